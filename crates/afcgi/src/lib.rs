@@ -1,0 +1,1 @@
+//! Asynchronous, multiplexing FastCGI.

@@ -1,0 +1,3 @@
+module afcgi/interop/peer
+
+go 1.19

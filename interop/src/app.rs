@@ -1,0 +1,143 @@
+//! The applications under test: `afcgitest`, and a program with the same routes over Go's net/http/fcgi.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+use tempfile::TempDir;
+use tokio::net::TcpStream;
+
+use crate::process::Process;
+use crate::wait::{SOON, eventually, free_port};
+
+/// A running application on a port of 127.0.0.1.
+#[derive(Debug)]
+pub struct App {
+    /// The process, for its log, its memory and its end.
+    pub process: Process,
+    port: u16,
+    _dir: TempDir,
+}
+
+impl App {
+    /// Starts `afcgitest` with `options` and waits until it listens.
+    pub async fn afcgitest(options: &[&str]) -> Self {
+        let mut command = Command::new(afcgitest());
+        command
+            .args(options)
+            .env_remove("FCGI_WEB_SERVER_ADDRS")
+            .env_remove("LISTEN_FDS");
+        Self::start("afcgitest", command).await
+    }
+
+    /// Starts the Go program and waits until it listens.
+    pub async fn go() -> Self {
+        Self::start("go peer", Command::new(go_peer())).await
+    }
+
+    async fn start(name: &str, mut command: Command) -> Self {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let port = free_port();
+        command.arg(format!("127.0.0.1:{port}"));
+        let mut process = Process::start(name, &command, &dir.path().join("log"));
+        eventually(&format!("{name} listens"), SOON, || {
+            process.assert_running();
+            async move {
+                TcpStream::connect(("127.0.0.1", port))
+                    .await
+                    .map(drop)
+                    .map_err(|error| error.to_string())
+            }
+        })
+        .await;
+        Self {
+            process,
+            port,
+            _dir: dir,
+        }
+    }
+
+    /// Where it listens, on 127.0.0.1.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+}
+
+/// The `afcgitest` binary: the one named by the environment variable AFCGITEST, or built now.
+pub fn afcgitest() -> &'static Path {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| {
+        if let Some(path) = std::env::var_os("AFCGITEST") {
+            let path = PathBuf::from(path);
+            assert!(
+                path.is_file(),
+                "AFCGITEST names no file: {}",
+                path.display()
+            );
+            return path;
+        }
+        let mut command = Command::new(env!("CARGO"));
+        command
+            .args([
+                "build",
+                "--quiet",
+                "--bin",
+                "afcgitest",
+                "--message-format=json",
+            ])
+            .current_dir(workspace());
+        let output = run(&mut command, "cargo");
+        // Of the lines of JSON, the one of the binary is the only one with an executable.
+        output
+            .lines()
+            .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+            .find_map(|message| message.get("executable")?.as_str().map(PathBuf::from))
+            .expect("cargo build names the executable")
+    })
+}
+
+fn go_peer() -> &'static Path {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| {
+        let target = workspace().join("target/interop");
+        std::fs::create_dir_all(&target).expect("target/interop");
+        // Test programs may build it at the same time: each under its own name, renamed when it is whole.
+        let (own, binary) = (
+            target.join(format!("go-peer.{}", std::process::id())),
+            target.join("go-peer"),
+        );
+        let mut command = Command::new("go");
+        command
+            .args(["build", "-o"])
+            .arg(&own)
+            .arg(".")
+            .current_dir(workspace().join("interop/peers/go"));
+        command
+            .env("GOCACHE", target.join("go-cache"))
+            .env("GOFLAGS", "-mod=mod")
+            .env("GOTOOLCHAIN", "local")
+            .env("CGO_ENABLED", "0");
+        run(&mut command, "go (package golang-go)");
+        std::fs::rename(&own, &binary).expect("renaming the Go program");
+        binary
+    })
+}
+
+fn workspace() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("the folder above interop/")
+}
+
+fn run(command: &mut Command, name: &str) -> String {
+    let output = command
+        .output()
+        .unwrap_or_else(|error| panic!("{name} cannot be run: {error}"));
+    assert!(
+        output.status.success(),
+        "{name}: {}\n{}",
+        output.status,
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}

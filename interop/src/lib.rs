@@ -1,0 +1,20 @@
+//! The harness of the peer tests: real web servers and applications, started for one test and ended with it.
+//!
+//! - [`process`]: a child process with a captured log, ended when its guard goes;
+//! - [`app`]: the applications, `afcgitest` and its twin over Go's net/http/fcgi;
+//! - [`gateway`]: the web servers, each with the configuration under test;
+//! - [`suite`]: what every application must do behind every web server;
+//! - [`raw`]: FastCGI by hand, for what no web server would send.
+//!
+//! This crate knows the wire format from the specification alone and shares no code with the protocol crate, so that one misreading cannot
+//! hide in both. It panics with a reason where a library would return an error: it serves tests only.
+
+#![forbid(unsafe_code)]
+
+pub mod app;
+pub mod gateway;
+pub mod http;
+pub mod process;
+pub mod raw;
+pub mod suite;
+pub mod wait;

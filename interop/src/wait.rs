@@ -1,0 +1,53 @@
+//! Waiting for a condition, with a deadline, and free ports to wait on.
+
+use std::future::Future;
+use std::net::TcpListener;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::{Duration, Instant};
+
+/// How long anything may take that should be quick: generous, since the machine may be busy with other tests.
+pub const SOON: Duration = Duration::from_secs(30);
+
+/// Tries until `attempt` succeeds and returns what it gave.
+///
+/// # Panics
+/// When `within` has passed, with `what` and the reason of the last attempt.
+pub async fn eventually<T, F>(what: &str, within: Duration, mut attempt: impl FnMut() -> F) -> T
+where
+    F: Future<Output = Result<T, String>>,
+{
+    let start = Instant::now();
+    let mut pause = Duration::from_millis(5);
+    loop {
+        let reason = match attempt().await {
+            Ok(value) => return value,
+            Err(reason) => reason,
+        };
+        assert!(
+            start.elapsed() < within,
+            "{what}: not within {within:?}: {reason}"
+        );
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_millis(200));
+    }
+}
+
+/// A TCP port on 127.0.0.1 that nobody listens on.
+///
+/// It lies below the range from which the kernel takes ports for outgoing connections (32768 and up), so that none of the thousands of
+/// connections of a test run can take it before its server does. No port is given twice by one process.
+pub fn free_port() -> u16 {
+    const FIRST: u16 = 20_000;
+    const COUNT: u16 = 12_000;
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    // Test programs run side by side: each starts somewhere else.
+    let start = (std::process::id() % u32::from(COUNT)) as u16;
+    for _ in 0..COUNT {
+        let step = NEXT.fetch_add(1, Ordering::Relaxed);
+        let port = FIRST + (start.wrapping_mul(37).wrapping_add(step)) % COUNT;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+    panic!("no free port between {FIRST} and {}", FIRST + COUNT);
+}

@@ -1,0 +1,62 @@
+//! The limits of the application's side of a connection.
+
+use std::time::Duration;
+
+use crate::values::Values;
+
+/// Limits of one connection, all of them enforced.
+///
+/// A connection's memory is bounded by `requests × (params_bytes + 2 × stdin_buffer)` plus
+/// `output_buffer + output_turn` and 24 bytes for each request that ends; what is held for requests
+/// whose PARAMS is not complete, by `incomplete_bytes`.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// What GET_VALUES is answered with.
+    pub values: Values,
+    /// Requests that may be active at a time; more are refused with OVERLOADED. Default: 16384.
+    pub requests: usize,
+    /// Bytes of PARAMS of one request. Default: 128 KiB.
+    pub params_bytes: usize,
+    /// Name-value pairs of one request. Default: 1024.
+    pub params_pairs: usize,
+    /// Time for PARAMS to become complete, to within a quarter. Default: 30 s.
+    pub params_timeout: Duration,
+    /// Bytes of PARAMS that are held for all requests whose PARAMS is not complete; a request that
+    /// would exceed it is refused with OVERLOADED. Default: 4 MiB.
+    pub incomplete_bytes: usize,
+    /// Bytes of STDIN, and of DATA, that are held for one request until it reads them.
+    /// Default: 64 KiB.
+    pub stdin_buffer: usize,
+    /// How long one request that does not read its STDIN may hold up the other requests of the
+    /// connection, before the rest of that STDIN is given up. Default: 10 s.
+    pub stall_timeout: Duration,
+    /// How long a connection may be without a request. Default: 10 min.
+    pub idle_timeout: Duration,
+    /// Pending output in bytes above which requests wait. Default: 128 KiB.
+    pub output_buffer: usize,
+    /// Output in bytes that one request may add before it is the turn of the others; at most
+    /// 65535. Default: 32 KiB.
+    pub output_turn: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            values: Values {
+                max_conns: None,
+                max_reqs: None,
+                mpxs_conns: Some(true),
+            },
+            requests: 16_384,
+            params_bytes: 128 * 1024,
+            params_pairs: 1024,
+            params_timeout: Duration::from_secs(30),
+            incomplete_bytes: 4 * 1024 * 1024,
+            stdin_buffer: 64 * 1024,
+            stall_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(600),
+            output_buffer: 128 * 1024,
+            output_turn: 32 * 1024,
+        }
+    }
+}

@@ -1,0 +1,252 @@
+//! What the records of a web server do.
+
+use std::time::Instant;
+
+use super::request::{Phase, Request};
+use super::{Connection, Event, Refusal};
+use crate::error::ConnectionError;
+use crate::reader::Fragment;
+use crate::record::{BeginRequest, EndRequest, ProtocolStatus, RecordType, RequestId, Role};
+
+/// Bytes of a GET_VALUES that are heeded; a longer one is no question that anybody asks.
+const MAX_GET_VALUES: usize = 4096;
+
+impl Connection {
+    /// Takes bytes that the socket gave, and says how many it took: fewer than all when the
+    /// connection [is blocked](Self::is_blocked); the rest is to be offered again.
+    ///
+    /// An error is the end of the connection: what is pending may still be transmitted, then
+    /// [`Connection::lost`] is to be called and the socket closed.
+    pub fn receive(&mut self, now: Instant, input: &[u8]) -> Result<usize, ConnectionError> {
+        let mut rest = input;
+        loop {
+            if self.output_is_flooded() {
+                break;
+            }
+            let (table, limit) = (&mut self.table, self.config.stdin_buffer);
+            let mut full = None;
+            let fragment = self.reader.read_within(&mut rest, |header| {
+                let Some((handle, request)) = header.request_id.and_then(|id| table.find_mut(id))
+                else {
+                    return usize::MAX;
+                };
+                let room = match (header.record_type, &request.data) {
+                    (RecordType::Stdin, _) => request.stdin.inbox.room(limit),
+                    (RecordType::Data, Some(data)) => data.inbox.room(limit),
+                    _ => usize::MAX,
+                };
+                if room == 0 {
+                    full = Some(handle);
+                }
+                room
+            })?;
+            let Some(fragment) = fragment else {
+                self.blocked = full.map(|handle| match self.blocked {
+                    Some((same, since)) if same == handle => (handle, since),
+                    _ => (handle, now),
+                });
+                break;
+            };
+            self.blocked = None;
+            self.fragment(now, fragment)?;
+        }
+        Ok(input.len().saturating_sub(rest.len()))
+    }
+
+    /// Whether [`Connection::receive`] would take nothing now: a request has to read its STDIN
+    /// first, or the web server has to read the answers that are pending.
+    pub fn is_blocked(&self) -> bool {
+        let full = self.blocked.is_some_and(|(handle, _)| {
+            let limit = self.config.stdin_buffer;
+            self.table.get(handle).is_ok_and(|request| {
+                request.stdin.inbox.room(limit) == 0
+                    || (request.data.as_ref()).is_some_and(|data| data.inbox.room(limit) == 0)
+            })
+        });
+        full || self.output_is_flooded()
+    }
+
+    /// A web server that has discrete records answered and does not read the answers is not read
+    /// either. Content of streams alone does not come that far, see [`crate::writer`].
+    fn output_is_flooded(&self) -> bool {
+        let most = self
+            .config
+            .output_buffer
+            .saturating_add(self.config.output_turn)
+            .saturating_mul(2);
+        self.writer.len() > most
+    }
+
+    fn fragment(&mut self, now: Instant, fragment: Fragment<'_>) -> Result<(), ConnectionError> {
+        let header = fragment.header;
+        let Some(id) = header.request_id else {
+            return self.management(fragment);
+        };
+        match header.record_type {
+            RecordType::Params => self.params(id, fragment),
+            RecordType::Stdin | RecordType::Data => self.content(id, fragment),
+            RecordType::BeginRequest => {
+                if let Some(body) = self.discrete.body(fragment)? {
+                    self.begin(now, id, BeginRequest::parse(&body))?;
+                }
+            }
+            RecordType::AbortRequest => {
+                if fragment.last {
+                    self.abort(id);
+                }
+            }
+            RecordType::EndRequest | RecordType::Stdout | RecordType::Stderr => {
+                return Err(ConnectionError::WrongSide(header.record_type));
+            }
+            // Application records of a type that FastCGI 1.0 does not know mean nothing here.
+            RecordType::GetValues
+            | RecordType::GetValuesResult
+            | RecordType::UnknownType
+            | RecordType::Credit
+            | RecordType::Other(_) => {}
+        }
+        Ok(())
+    }
+
+    fn begin(
+        &mut self,
+        now: Instant,
+        id: RequestId,
+        begin: BeginRequest,
+    ) -> Result<(), ConnectionError> {
+        if self.table.find(id).is_some() {
+            // Whose bytes would those be that follow? Nobody may guess.
+            return Err(ConnectionError::IdInUse(id));
+        }
+        let refusal = if matches!(begin.role, Role::Other(_)) {
+            Some((Refusal::UnknownRole, ProtocolStatus::UnknownRole))
+        } else if self.table.len() >= self.config.requests || self.closing.draining {
+            Some((Refusal::Overloaded, ProtocolStatus::Overloaded))
+        } else {
+            None
+        };
+        if let Some((why, protocol_status)) = refusal {
+            self.refused(id, why);
+            self.closing.asked |= !begin.keep_conn();
+            self.write_end(
+                id,
+                EndRequest {
+                    app_status: 0,
+                    protocol_status,
+                },
+            );
+            return Ok(());
+        }
+        self.table.insert(id, Request::new(begin, now));
+        self.multiplexed |= self.table.len() > 1;
+        self.incomplete.count = self.incomplete.count.saturating_add(1);
+        if self.incomplete.check_at.is_none() {
+            self.incomplete.check_at = now.checked_add(self.config.params_timeout);
+        }
+        Ok(())
+    }
+
+    fn abort(&mut self, id: RequestId) {
+        let Some((handle, request)) = self.table.find_mut(id) else {
+            return;
+        };
+        if request.is_delivered() {
+            self.events.push_back(Event::Aborted(handle));
+        } else {
+            self.refused(id, Refusal::Aborted);
+        }
+        self.end(
+            handle,
+            EndRequest {
+                app_status: 0,
+                protocol_status: ProtocolStatus::RequestComplete,
+            },
+        );
+    }
+
+    fn params(&mut self, id: RequestId, fragment: Fragment<'_>) {
+        let Some((handle, request)) = self.table.find_mut(id) else {
+            return;
+        };
+        let Phase::Params { collector, .. } = &mut request.phase else {
+            return;
+        };
+        if !fragment.is_empty_record() {
+            // What is complete within this read costs nothing, so only what stays counts.
+            let pushed = collector.push(fragment.content, self.config.params_bytes);
+            if let Err(error) = pushed {
+                self.fail(handle, error);
+                return;
+            }
+            self.incomplete.bytes = self.incomplete.bytes.saturating_add(fragment.content.len());
+            if self.incomplete.bytes > self.config.incomplete_bytes {
+                self.refused(id, Refusal::Overloaded);
+                self.end(
+                    handle,
+                    EndRequest {
+                        app_status: 0,
+                        protocol_status: ProtocolStatus::Overloaded,
+                    },
+                );
+            }
+            return;
+        }
+        let collector = std::mem::take(collector);
+        self.incomplete.bytes = self.incomplete.bytes.saturating_sub(collector.len());
+        match collector.finish(self.config.params_pairs) {
+            Ok(params) => {
+                self.incomplete.count = self.incomplete.count.saturating_sub(1);
+                request.phase = Phase::Delivered;
+                let begin = request.begin;
+                self.events.push_back(Event::Request {
+                    handle,
+                    begin,
+                    params,
+                });
+            }
+            Err(error) => self.fail(handle, error),
+        }
+    }
+
+    fn content(&mut self, id: RequestId, fragment: Fragment<'_>) {
+        let Some((handle, request)) = self.table.find_mut(id) else {
+            return;
+        };
+        let input = match (fragment.header.record_type, &mut request.data) {
+            (RecordType::Stdin, _) => &mut request.stdin,
+            (RecordType::Data, Some(data)) => &mut **data,
+            _ => return,
+        };
+        if fragment.is_empty_record() {
+            input.inbox.end();
+        } else {
+            input.inbox.push(fragment.content);
+        }
+        if input.waited_for {
+            input.waited_for = false;
+            self.events.push_back(Event::Readable(handle));
+        }
+    }
+
+    fn management(&mut self, fragment: Fragment<'_>) -> Result<(), ConnectionError> {
+        let record_type = fragment.header.record_type;
+        if record_type != RecordType::GetValues {
+            if fragment.last {
+                // The body says nothing that an unknown type could mean.
+                let body = [record_type.code(), 0, 0, 0, 0, 0, 0, 0];
+                self.writer.record(RecordType::UnknownType, None, &body);
+            }
+            return Ok(());
+        }
+        let found = usize::from(fragment.header.content_length);
+        if found > MAX_GET_VALUES {
+            return Err(ConnectionError::ManagementTooLong { found });
+        }
+        if let Some(query) = self.discrete.content(fragment) {
+            let answer = self.config.values.answer(&query);
+            self.writer
+                .record(RecordType::GetValuesResult, None, &answer);
+        }
+        Ok(())
+    }
+}

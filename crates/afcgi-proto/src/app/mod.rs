@@ -1,0 +1,492 @@
+//! The application's side of one connection: requests come in, answers go out.
+//!
+//! The caller moves bytes: [`Connection::receive`] takes what the socket gave, [`Connection::
+//! transmit`] says what the socket is to be given. Everything that concerns the application comes
+//! out of [`Connection::poll_event`]. Management records are answered here (R-41).
+
+mod config;
+mod input;
+mod request;
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+pub use config::Config;
+use request::{Phase, Request};
+
+use crate::error::{ConnectionError, Gone, RequestError};
+use crate::inbox::{Broken, Read};
+use crate::params::Params;
+use crate::reader::{Discrete, Reader};
+use crate::record::{BeginRequest, EndRequest, ProtocolStatus, RecordType, RequestId};
+use crate::table::{Handle, Table};
+use crate::writer::Writer;
+
+/// What an application is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Event {
+    /// A request whose PARAMS is complete. It ends with [`Connection::finish`].
+    Request {
+        /// Names the request from now on.
+        handle: Handle,
+        /// Role and flags.
+        begin: BeginRequest,
+        /// The parameters.
+        params: Params,
+    },
+    /// A read that gave [`Read::Pending`] would give something else now.
+    Readable(Handle),
+    /// A write that took less than it was given may be continued.
+    Writable(Handle),
+    /// A request that had been announced is over: stop working on it. Its END_REQUEST has been
+    /// written (R-57) or the connection is lost (R-31); the handle is [`Gone`].
+    Aborted(Handle),
+    /// A request was refused or failed before it was announced; for logs and counters.
+    Refused {
+        /// Its id.
+        id: RequestId,
+        /// Why.
+        why: Refusal,
+    },
+}
+
+/// Why a request was not announced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// A limit of the connection is reached, or it is draining.
+    Overloaded,
+    /// The role is not one of FastCGI 1.0 (R-56).
+    UnknownRole,
+    /// Its PARAMS is no good.
+    Failed(RequestError),
+    /// The web server gave it up before its PARAMS was complete.
+    Aborted,
+}
+
+/// A stream that the application reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Input {
+    /// The request body.
+    Stdin,
+    /// The file of a filter (R-55).
+    Data,
+}
+
+/// A stream that the application writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// The response (R-58).
+    Stdout,
+    /// Text for the web server's error log.
+    Stderr,
+}
+
+/// After the web server closed its half: when to look whether it is still there. It is gone if
+/// what is written then cannot be delivered.
+const HALF_CLOSED_PROBES: [Duration; 3] = [
+    Duration::from_millis(100),
+    Duration::from_secs(1),
+    Duration::from_secs(5),
+];
+
+/// The application's side of one connection.
+///
+/// ```
+/// use std::time::Instant;
+/// use afcgi_proto::app::{Config, Connection, Event, Output};
+///
+/// let now = Instant::now();
+/// let mut connection = Connection::new(Config::default(), now);
+/// let received = b"\x01\x01\x00\x01\x00\x08\x00\x00\x00\x01\x00\x00\x00\x00\x00\x00\
+///                  \x01\x04\x00\x01\x00\x00\x00\x00\x01\x05\x00\x01\x00\x00\x00\x00";
+/// assert_eq!(connection.receive(now, received)?, received.len());
+/// let Some(Event::Request { handle, .. }) = connection.poll_event() else { panic!() };
+/// connection.write(handle, Output::Stdout, b"\r\nhello").unwrap();
+/// connection.finish(handle, 0).unwrap();
+/// assert_eq!(connection.transmit().len(), 15 + 8 + 16);
+/// # Ok::<(), afcgi_proto::ConnectionError>(())
+/// ```
+#[derive(Debug)]
+pub struct Connection {
+    config: Config,
+    reader: Reader,
+    /// The discrete record that is being received.
+    discrete: Discrete,
+    table: Table<Request>,
+    writer: Writer,
+    events: VecDeque<Event>,
+    incomplete: Incomplete,
+    /// The request that keeps the connection from being read, and since when.
+    blocked: Option<(Handle, Instant)>,
+    /// Whether there have been several requests at a time.
+    multiplexed: bool,
+    /// Since when there has been no request.
+    idle_since: Option<Instant>,
+    closing: Closing,
+}
+
+/// The requests whose PARAMS is not complete.
+#[derive(Debug, Default)]
+struct Incomplete {
+    count: usize,
+    bytes: usize,
+    /// When to look for those that take too long.
+    check_at: Option<Instant>,
+}
+
+/// What brings the connection to its end.
+#[derive(Debug, Default)]
+struct Closing {
+    /// A request without FCGI_KEEP_CONN has ended (R-30).
+    asked: bool,
+    /// [`Connection::drain`] was called.
+    draining: bool,
+    /// The web server closed its half (R-32): when to look next whether it is still there, and how
+    /// often that was done.
+    half_closed: Option<(Instant, usize)>,
+    /// The connection has been idle for too long.
+    timed_out: bool,
+    lost: bool,
+}
+
+impl Connection {
+    /// A connection that was just accepted.
+    pub fn new(config: Config, now: Instant) -> Self {
+        let writer = Writer::new(config.output_buffer, config.output_turn);
+        Self {
+            config,
+            reader: Reader::new(),
+            discrete: Discrete::default(),
+            table: Table::default(),
+            writer,
+            events: VecDeque::new(),
+            incomplete: Incomplete::default(),
+            blocked: None,
+            multiplexed: false,
+            idle_since: Some(now),
+            closing: Closing::default(),
+        }
+    }
+
+    /// Requests that are active: begun, and not ended.
+    pub fn active(&self) -> usize {
+        self.table.len()
+    }
+
+    /// The next event.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// Bytes for the socket; say with [`Connection::transmitted`] how many went.
+    pub fn transmit(&self) -> &[u8] {
+        self.writer.pending()
+    }
+
+    /// The first `count` bytes of [`Connection::transmit`] went.
+    pub fn transmitted(&mut self, count: usize) {
+        self.writer.transmitted(count);
+    }
+
+    /// Gives those that wait to write a new turn if there is room: [`Event::Writable`] for each.
+    ///
+    /// To be called whenever the socket took bytes, and again as long as it returns `true`: there
+    /// was room, and more requests wait. (A request need not use its turn.)
+    pub fn next_round(&mut self) -> bool {
+        let Self {
+            writer,
+            table,
+            events,
+            ..
+        } = self;
+        if !writer.has_waiting() {
+            return false;
+        }
+        writer.next_round(|handle| {
+            let granted = table
+                .get_mut(handle)
+                .is_ok_and(|request| Writer::granted(&mut request.turn));
+            if granted {
+                events.push_back(Event::Writable(handle));
+            }
+            granted
+        });
+        self.writer.has_waiting() && self.writer.len() == 0
+    }
+
+    /// Reads up to `most` bytes that have come of a stream of a request.
+    ///
+    /// After [`Read::Pending`], [`Event::Readable`] says when to try again.
+    pub fn read(&mut self, handle: Handle, input: Input, most: usize) -> Result<Read, Gone> {
+        let request = self.table.get_mut(handle)?;
+        let input = match (input, &mut request.data) {
+            (Input::Stdin, _) => &mut request.stdin,
+            (Input::Data, Some(data)) => &mut **data,
+            (Input::Data, None) => return Ok(Read::End),
+        };
+        let read = input.inbox.read(most);
+        input.waited_for = read == Read::Pending;
+        Ok(read)
+    }
+
+    /// Writes content of a stream: says how much of it was taken. If that is not all,
+    /// [`Event::Writable`] says when to go on with the rest.
+    pub fn write(&mut self, handle: Handle, output: Output, content: &[u8]) -> Result<usize, Gone> {
+        let request = self.table.get_mut(handle)?;
+        let record_type = match output {
+            Output::Stdout => RecordType::Stdout,
+            Output::Stderr => {
+                request.stderr_used = true;
+                RecordType::Stderr
+            }
+        };
+        Ok(self
+            .writer
+            .stream(handle, &mut request.turn, record_type, content))
+    }
+
+    /// Ends a request: its streams, then END_REQUEST with `app_status` (0 is success).
+    pub fn finish(&mut self, handle: Handle, app_status: u32) -> Result<(), Gone> {
+        let request = self.table.get(handle)?;
+        if request.stderr_used {
+            self.writer
+                .record(RecordType::Stderr, Some(handle.id()), b"");
+        }
+        self.writer
+            .record(RecordType::Stdout, Some(handle.id()), b"");
+        self.end(
+            handle,
+            EndRequest {
+                app_status,
+                protocol_status: ProtocolStatus::RequestComplete,
+            },
+        );
+        Ok(())
+    }
+
+    /// Ends a request without having processed it, so that the web server may try elsewhere. Only
+    /// before anything was written to it.
+    pub fn refuse(&mut self, handle: Handle, why: ProtocolStatus) -> Result<(), Gone> {
+        self.table.get(handle)?;
+        self.end(
+            handle,
+            EndRequest {
+                app_status: 0,
+                protocol_status: why,
+            },
+        );
+        Ok(())
+    }
+
+    /// New requests are refused with OVERLOADED from now on; the active ones go on. The connection
+    /// [is finished](Self::is_finished) when they have ended.
+    pub fn drain(&mut self) {
+        self.closing.draining = true;
+    }
+
+    /// Whether the connection is to be closed now: nothing is active, nothing is to be transmitted,
+    /// and there is a reason.
+    pub fn is_finished(&self) -> bool {
+        let Closing {
+            asked,
+            draining,
+            half_closed,
+            timed_out,
+            lost,
+        } = &self.closing;
+        let reason = *asked || *draining || half_closed.is_some() || *timed_out || *lost;
+        reason && self.table.is_empty() && self.writer.len() == 0
+    }
+
+    /// The web server closed its half. Requests that are complete get their whole response (R-32);
+    /// what was not complete will not become so (R-59). The error tells that it was inside a record.
+    pub fn end_of_input(&mut self, now: Instant) -> Result<(), ConnectionError> {
+        for handle in self.table.handles() {
+            let Ok(request) = self.table.get_mut(handle) else {
+                continue;
+            };
+            if !request.is_delivered() {
+                self.refused(handle.id(), Refusal::Aborted);
+                self.remove(handle);
+                continue;
+            }
+            let mut readable = false;
+            for input in [Some(&mut request.stdin), request.data.as_deref_mut()]
+                .into_iter()
+                .flatten()
+            {
+                input.inbox.break_off(Broken::Truncated);
+                readable |= std::mem::take(&mut input.waited_for);
+            }
+            if readable {
+                self.events.push_back(Event::Readable(handle));
+            }
+        }
+        self.blocked = None;
+        self.closing.half_closed = Some((now, 0));
+        if self.reader.at_boundary() {
+            Ok(())
+        } else {
+            Err(ConnectionError::Truncated)
+        }
+    }
+
+    /// The connection is lost, or is given up: every request on it is aborted (R-31).
+    pub fn lost(&mut self) {
+        for handle in self.table.handles() {
+            if let Some(request) = self.remove(handle) {
+                if request.is_delivered() {
+                    self.events.push_back(Event::Aborted(handle));
+                } else {
+                    self.refused(handle.id(), Refusal::Aborted);
+                }
+            }
+        }
+        self.writer.clear();
+        self.blocked = None;
+        self.closing.lost = true;
+    }
+
+    /// When [`Connection::handle_timeout`] is to be called, as things are now.
+    pub fn deadline(&mut self, now: Instant) -> Option<Instant> {
+        if !self.table.is_empty() {
+            self.idle_since = None;
+        }
+        let idle = self
+            .table
+            .is_empty()
+            .then(|| *self.idle_since.get_or_insert(now))
+            .and_then(|since| since.checked_add(self.config.idle_timeout));
+        let params = self
+            .incomplete
+            .check_at
+            .filter(|_| self.incomplete.count > 0);
+        let stall = self
+            .blocked
+            .filter(|_| self.multiplexed)
+            .and_then(|(_, since)| since.checked_add(self.config.stall_timeout));
+        let half_closed = self
+            .closing
+            .half_closed
+            .map(|(at, _)| at)
+            .filter(|_| !self.table.is_empty());
+        [idle, params, stall, half_closed]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// Does what is due.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        if self.table.is_empty() {
+            let since = *self.idle_since.get_or_insert(now);
+            if now.saturating_duration_since(since) >= self.config.idle_timeout {
+                self.closing.timed_out = true;
+            }
+        }
+        self.give_up_stalled(now);
+        self.give_up_incomplete(now);
+        if let Some((at, count)) = self.closing.half_closed
+            && at <= now
+            && !self.table.is_empty()
+        {
+            // An empty GET_VALUES_RESULT says nothing; that it cannot be delivered does.
+            self.writer.record(RecordType::GetValuesResult, None, b"");
+            let last = HALF_CLOSED_PROBES.len().saturating_sub(1);
+            let wait = HALF_CLOSED_PROBES.get(count.min(last)).copied();
+            let next = now.checked_add(wait.unwrap_or_default()).unwrap_or(now);
+            self.closing.half_closed = Some((next, count.saturating_add(1)));
+        }
+    }
+
+    fn give_up_stalled(&mut self, now: Instant) {
+        let Some((handle, since)) = self.blocked.filter(|_| self.multiplexed) else {
+            return;
+        };
+        if now.saturating_duration_since(since) < self.config.stall_timeout {
+            return;
+        }
+        self.blocked = None;
+        if let Ok(request) = self.table.get_mut(handle) {
+            let limit = self.config.stdin_buffer;
+            for input in [Some(&mut request.stdin), request.data.as_deref_mut()]
+                .into_iter()
+                .flatten()
+            {
+                if input.inbox.room(limit) == 0 {
+                    input.inbox.break_off(Broken::Stalled);
+                }
+            }
+        }
+    }
+
+    fn give_up_incomplete(&mut self, now: Instant) {
+        if self.incomplete.check_at.is_none_or(|at| at > now) {
+            return;
+        }
+        let timeout = self.config.params_timeout;
+        let late: Vec<Handle> = self
+            .table
+            .iter()
+            .filter(|(_, request)| match &request.phase {
+                Phase::Params { since, .. } => now.saturating_duration_since(*since) >= timeout,
+                Phase::Delivered => false,
+            })
+            .map(|(handle, _)| handle)
+            .collect();
+        for handle in late {
+            self.fail(handle, RequestError::ParamsTimeout);
+        }
+        self.incomplete.check_at = now.checked_add(timeout.checked_div(4).unwrap_or(timeout));
+    }
+
+    /// Ends a request that has not been announced, and says why in the web server's error log.
+    fn fail(&mut self, handle: Handle, error: RequestError) {
+        let id = Some(handle.id());
+        self.refused(handle.id(), Refusal::Failed(error));
+        self.writer
+            .record(RecordType::Stderr, id, format!("afcgi: {error}").as_bytes());
+        self.writer.record(RecordType::Stderr, id, b"");
+        self.writer.record(RecordType::Stdout, id, b"");
+        self.end(
+            handle,
+            EndRequest {
+                app_status: 1,
+                protocol_status: ProtocolStatus::RequestComplete,
+            },
+        );
+    }
+
+    fn refused(&mut self, id: RequestId, why: Refusal) {
+        self.events.push_back(Event::Refused { id, why });
+    }
+
+    /// The one place where END_REQUEST of an active request is written (R-52).
+    fn end(&mut self, handle: Handle, end: EndRequest) {
+        if let Some(request) = self.remove(handle) {
+            self.closing.asked |= !request.begin.keep_conn();
+            self.write_end(handle.id(), end);
+        }
+    }
+
+    fn write_end(&mut self, id: RequestId, end: EndRequest) {
+        self.writer
+            .record(RecordType::EndRequest, Some(id), &end.encode());
+    }
+
+    fn remove(&mut self, handle: Handle) -> Option<Request> {
+        let request = self.table.remove(handle).ok()?;
+        if !request.is_delivered() {
+            self.incomplete.count = self.incomplete.count.saturating_sub(1);
+            self.incomplete.bytes = self
+                .incomplete
+                .bytes
+                .saturating_sub(request.incomplete_bytes());
+        }
+        Some(request)
+    }
+}

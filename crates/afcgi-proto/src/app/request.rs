@@ -1,0 +1,84 @@
+//! One request as the application's side sees it.
+
+use std::time::Instant;
+
+use crate::inbox::Inbox;
+use crate::params::Collector;
+use crate::record::{BeginRequest, Role};
+use crate::writer::Turn;
+
+/// A request from BEGIN_REQUEST to END_REQUEST.
+///
+/// ```text
+///            BEGIN_REQUEST             PARAMS ends                finish, refuse,
+///   (none) ────────────────> Params ───────────────> Delivered ──────────────────> (removed)
+///                              │                         │          END_REQUEST
+///                              │ bad PARAMS, time-out    │ ABORT_REQUEST, connection lost
+///                              └────────> (removed) <────┘
+///                                END_REQUEST, unless lost
+/// ```
+///
+/// A request is removed by exactly one transition, and END_REQUEST leaves in it (R-52).
+#[derive(Debug)]
+pub(super) struct Request {
+    pub(super) begin: BeginRequest,
+    pub(super) phase: Phase,
+    pub(super) stdin: Input,
+    /// Only a filter has one (R-55).
+    pub(super) data: Option<Box<Input>>,
+    pub(super) turn: Turn,
+    /// Whether STDERR was used, and so has to be ended (R-53).
+    pub(super) stderr_used: bool,
+}
+
+#[derive(Debug)]
+pub(super) enum Phase {
+    /// PARAMS is being received.
+    Params {
+        collector: Collector,
+        since: Instant,
+    },
+    /// PARAMS is complete, and the application knows of the request.
+    Delivered,
+}
+
+/// A stream that the application reads.
+#[derive(Debug, Default)]
+pub(super) struct Input {
+    pub(super) inbox: Inbox,
+    /// Whether the application found nothing to read and is to be told of more.
+    pub(super) waited_for: bool,
+}
+
+impl Request {
+    pub(super) fn new(begin: BeginRequest, now: Instant) -> Self {
+        let mut stdin = Input::default();
+        if begin.role == Role::Authorizer {
+            // R-54: an authorizer has no STDIN, so nobody waits for its end.
+            stdin.inbox.end();
+        }
+        Self {
+            begin,
+            phase: Phase::Params {
+                collector: Collector::default(),
+                since: now,
+            },
+            stdin,
+            data: (begin.role == Role::Filter).then(Box::default),
+            turn: Turn::default(),
+            stderr_used: false,
+        }
+    }
+
+    pub(super) fn is_delivered(&self) -> bool {
+        matches!(self.phase, Phase::Delivered)
+    }
+
+    /// Bytes of PARAMS that are held while they are incomplete.
+    pub(super) fn incomplete_bytes(&self) -> usize {
+        match &self.phase {
+            Phase::Params { collector, .. } => collector.len(),
+            Phase::Delivered => 0,
+        }
+    }
+}

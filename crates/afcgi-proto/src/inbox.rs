@@ -1,0 +1,181 @@
+//! Received content of one stream that its consumer has not taken yet.
+
+use bytes::{Buf, Bytes, BytesMut};
+
+/// What a read from a stream gives.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Read {
+    /// Content, never empty.
+    Content(Bytes),
+    /// Nothing has come yet; an event follows when something has.
+    Pending,
+    /// The stream was ended by its sender, and all of it has been taken.
+    End,
+    /// The stream will not be completed: see [`Broken`].
+    Broken(Broken),
+}
+
+/// Why a stream will not be completed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Broken {
+    /// The connection was lost, or the web server closed its half inside the stream.
+    Truncated,
+    /// The consumer took nothing for so long that the rest was given up, so that the other requests
+    /// of the connection could go on.
+    Stalled,
+}
+
+impl std::fmt::Display for Broken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Truncated => "the connection ended inside the stream",
+            Self::Stalled => "the stream was not read in time and was given up",
+        })
+    }
+}
+
+impl std::error::Error for Broken {}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Open,
+    Ended,
+    Broken(Broken),
+}
+
+/// A bounded queue of bytes.
+///
+/// Invariant: the caller offers no more than [`Inbox::room`]; content is kept in one buffer, so
+/// that a peer that cuts a stream into records of one byte costs no more than another.
+#[derive(Debug)]
+pub(crate) struct Inbox {
+    bytes: BytesMut,
+    state: State,
+}
+
+impl Default for Inbox {
+    fn default() -> Self {
+        Self {
+            bytes: BytesMut::new(),
+            state: State::Open,
+        }
+    }
+}
+
+impl Inbox {
+    /// Bytes that may be pushed under a limit; without limit once the rest is discarded.
+    pub(crate) fn room(&self, limit: usize) -> usize {
+        match self.state {
+            State::Open => limit.saturating_sub(self.bytes.len()),
+            State::Ended | State::Broken(_) => usize::MAX,
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Gives back what was received and what may come: nobody will read it.
+    pub(crate) fn discard(&mut self) {
+        self.bytes = BytesMut::new();
+        self.end();
+    }
+
+    /// Why the stream will not be completed, if so.
+    pub(crate) fn broken(&self) -> Option<Broken> {
+        match self.state {
+            State::Broken(why) => Some(why),
+            State::Open | State::Ended => None,
+        }
+    }
+
+    /// Appends content; what comes after the end or a break is discarded.
+    pub(crate) fn push(&mut self, content: &[u8]) {
+        if self.state == State::Open {
+            self.bytes.extend_from_slice(content);
+        }
+    }
+
+    pub(crate) fn end(&mut self) {
+        if self.state == State::Open {
+            self.state = State::Ended;
+        }
+    }
+
+    pub(crate) fn break_off(&mut self, why: Broken) {
+        if self.state == State::Open {
+            self.state = State::Broken(why);
+        }
+    }
+
+    /// Takes up to `most` bytes.
+    pub(crate) fn read(&mut self, most: usize) -> Read {
+        if self.bytes.is_empty() {
+            return match self.state {
+                State::Open => Read::Pending,
+                State::Ended => Read::End,
+                State::Broken(why) => Read::Broken(why),
+            };
+        }
+        if most >= self.bytes.len() {
+            return Read::Content(std::mem::take(&mut self.bytes).freeze());
+        }
+        Read::Content(self.bytes.split_to(most).freeze())
+    }
+
+    /// Copies up to `out.len()` bytes into `out`; says how many.
+    pub(crate) fn read_into(&mut self, out: &mut [u8]) -> usize {
+        let count = out.len().min(self.bytes.len());
+        if let Some(out) = out.get_mut(..count) {
+            self.bytes.copy_to_slice(out);
+        }
+        if self.bytes.is_empty() {
+            self.bytes = BytesMut::new();
+        }
+        count
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn content_then_end() {
+        let mut inbox = Inbox::default();
+        assert_eq!(inbox.read(9), Read::Pending);
+        inbox.push(b"hello");
+        inbox.push(b" world");
+        inbox.end();
+        inbox.push(b"late");
+        assert_eq!(inbox.read(5), Read::Content("hello".into()));
+        assert_eq!(inbox.read(100), Read::Content(" world".into()));
+        assert_eq!(inbox.read(100), Read::End);
+    }
+
+    #[test]
+    fn what_came_before_a_break_is_read_first() {
+        let mut inbox = Inbox::default();
+        inbox.push(b"part");
+        inbox.break_off(Broken::Truncated);
+        inbox.end();
+        assert_eq!(inbox.read(100), Read::Content("part".into()));
+        assert_eq!(inbox.read(100), Read::Broken(Broken::Truncated));
+    }
+
+    #[test]
+    fn room_is_bounded_while_open() {
+        let mut inbox = Inbox::default();
+        inbox.push(&[0; 10]);
+        assert_eq!(inbox.room(16), 6);
+        assert_eq!(inbox.room(4), 0);
+        let mut out = [1; 4];
+        assert_eq!(inbox.read_into(&mut out), 4);
+        assert_eq!(inbox.room(16), 10);
+        inbox.break_off(Broken::Stalled);
+        assert_eq!(inbox.room(16), usize::MAX);
+        inbox.push(&[0; 10]);
+        assert_eq!(inbox.len(), 6);
+    }
+}

@@ -1,0 +1,271 @@
+//! One request of a FastCGI client that knows only one request per connection, put onto a shared
+//! [`web::Connection`](crate::web::Connection).
+//!
+//! nginx's stock module writes records with id 1 and expects records with id 1. A relay stands in
+//! for the connection that it believes to have. It re-frames: what the client writes is read as
+//! records and written as complete records of the shared connection's own, so that a client that
+//! breaks off inside a record cannot wedge the connection; what the application answers is put into
+//! records for the client again.
+
+use std::fmt;
+
+use crate::error::ConnectionError;
+use crate::inbox::Broken;
+use crate::reader::Reader;
+use crate::record::{
+    BODY_LEN, BeginRequest, HEADER_LEN, Header, MAX_CONTENT, RecordType, RequestId,
+};
+use crate::table::Handle;
+use crate::web::{Connection, Input, Output};
+
+/// What [`Relay::recv`] gives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Recv {
+    /// This many bytes, not 0, were put into the buffer.
+    Bytes(usize),
+    /// Nothing has come yet: [`Event::Readable`](crate::web::Event::Readable) follows.
+    Pending,
+    /// END_REQUEST was given, and nothing follows it.
+    End,
+    /// The response breaks off here.
+    Broken(Broken),
+}
+
+/// Why a relay cannot go on with what its client writes. The client is to blame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RelayError {
+    /// The client does not write records.
+    Record(ConnectionError),
+    /// The client writes a record that has no place in a single request.
+    Unexpected(RecordType),
+    /// The request has ended.
+    Gone,
+}
+
+impl fmt::Display for RelayError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Record(error) => error.fmt(f),
+            Self::Unexpected(record_type) => {
+                write!(f, "{record_type:?} record has no place in a single request")
+            }
+            Self::Gone => f.write_str("the request has ended"),
+        }
+    }
+}
+
+impl std::error::Error for RelayError {}
+
+/// A request on a shared connection, seen as a connection of its own.
+///
+/// Between [`Connection::open`] and [`Relay::close`] the relay alone reads and writes the request.
+#[derive(Debug)]
+pub struct Relay {
+    handle: Handle,
+    reader: Reader,
+    /// The body of BEGIN_REQUEST, as far as it has come.
+    begin: Vec<u8>,
+    /// Bytes of headers and END_REQUEST that `recv` has yet to give.
+    head: [u8; 3 * HEADER_LEN],
+    head_from: usize,
+    head_to: usize,
+    /// Content that `recv` has announced in a header and has yet to give.
+    content: usize,
+    input: Input,
+    /// Whether END_REQUEST was put into `head`.
+    ended: bool,
+}
+
+impl Relay {
+    /// Relays the request of `handle`, which was opened and not begun.
+    pub fn new(handle: Handle) -> Self {
+        Self {
+            handle,
+            reader: Reader::new(),
+            begin: Vec::new(),
+            head: [0; 3 * HEADER_LEN],
+            head_from: 0,
+            head_to: 0,
+            content: 0,
+            input: Input::Stdout,
+            ended: false,
+        }
+    }
+
+    /// The request.
+    pub const fn handle(&self) -> Handle {
+        self.handle
+    }
+
+    /// Takes bytes that the client writes, and says how many it took. If that is not all,
+    /// [`Event::Writable`](crate::web::Event::Writable) says when to go on with the rest.
+    ///
+    /// After an error the request is to be closed.
+    pub fn send(&mut self, connection: &mut Connection, bytes: &[u8]) -> Result<usize, RelayError> {
+        let mut rest = bytes;
+        loop {
+            let room = connection.room(self.handle).map_err(|_| RelayError::Gone)?;
+            let fragment = self
+                .reader
+                .read_within(&mut rest, |header| match header.record_type {
+                    RecordType::BeginRequest => usize::MAX,
+                    _ => room,
+                })
+                .map_err(RelayError::Record)?;
+            let Some(fragment) = fragment else {
+                if !rest.is_empty() {
+                    connection.wait(self.handle).map_err(|_| RelayError::Gone)?;
+                }
+                return Ok(bytes.len().saturating_sub(rest.len()));
+            };
+            let output = match fragment.header.record_type {
+                RecordType::Params => Output::Params,
+                RecordType::Stdin => Output::Stdin,
+                RecordType::Data => Output::Data,
+                RecordType::BeginRequest => {
+                    self.begin(connection, fragment.header, fragment.content)?;
+                    continue;
+                }
+                other => return Err(RelayError::Unexpected(other)),
+            };
+            let done = if fragment.is_empty_record() {
+                connection.end(self.handle, output)
+            } else {
+                // No more than the room was read, so all of it is taken.
+                connection
+                    .write(self.handle, output, fragment.content)
+                    .map(|_| ())
+            };
+            done.map_err(|_| RelayError::Gone)?;
+        }
+    }
+
+    fn begin(
+        &mut self,
+        connection: &mut Connection,
+        header: Header,
+        content: &[u8],
+    ) -> Result<(), RelayError> {
+        let found = usize::from(header.content_length);
+        if found != BODY_LEN {
+            return Err(RelayError::Record(ConnectionError::BodyLength {
+                record_type: header.record_type,
+                found,
+            }));
+        }
+        self.begin.extend_from_slice(content);
+        if let Ok(body) = <[u8; BODY_LEN]>::try_from(&self.begin[..]) {
+            let role = BeginRequest::parse(&body).role;
+            connection
+                .begin(self.handle, role)
+                .map_err(|_| RelayError::Unexpected(header.record_type))?;
+        }
+        Ok(())
+    }
+
+    /// Puts what the application answered into `out`, as records with id 1: STDERR before STDOUT
+    /// where both have come, then the end of STDOUT and END_REQUEST.
+    pub fn recv(&mut self, connection: &mut Connection, out: &mut [u8]) -> Recv {
+        let mut given = 0_usize;
+        while let Some(free) = out.get_mut(given..).filter(|free| !free.is_empty()) {
+            let count = if self.head_from < self.head_to {
+                self.give_head(free)
+            } else if self.content > 0 {
+                self.give_content(connection, free)
+            } else if self.next_record(connection) {
+                continue;
+            } else {
+                0
+            };
+            if count == 0 {
+                break;
+            }
+            given = given.saturating_add(count);
+        }
+        if given > 0 {
+            return Recv::Bytes(given);
+        }
+        match connection.ended(self.handle) {
+            Err(why) => Recv::Broken(why),
+            Ok(Some(_)) => Recv::End,
+            Ok(None) => Recv::Pending,
+        }
+    }
+
+    /// The client is done. See [`Connection::close`].
+    pub fn close(self, connection: &mut Connection, now: std::time::Instant) {
+        connection.close(self.handle, now);
+    }
+
+    fn give_head(&mut self, out: &mut [u8]) -> usize {
+        let head = self
+            .head
+            .get(self.head_from..self.head_to)
+            .unwrap_or_default();
+        let count = head.len().min(out.len());
+        for (to, from) in out.iter_mut().zip(head) {
+            *to = *from;
+        }
+        self.head_from = self.head_from.saturating_add(count);
+        count
+    }
+
+    fn give_content(&mut self, connection: &mut Connection, out: &mut [u8]) -> usize {
+        let most = self.content.min(out.len());
+        let out = out.get_mut(..most).unwrap_or_default();
+        let count = connection
+            .read_into(self.handle, self.input, out)
+            .unwrap_or(0);
+        self.content = self.content.saturating_sub(count);
+        count
+    }
+
+    /// Announces the next record; `false` if there is none now.
+    fn next_record(&mut self, connection: &mut Connection) -> bool {
+        for (input, record_type) in [
+            (Input::Stderr, RecordType::Stderr),
+            (Input::Stdout, RecordType::Stdout),
+        ] {
+            let waiting = connection.readable(self.handle, input).unwrap_or(0);
+            if waiting > 0 {
+                self.input = input;
+                self.content = waiting.min(MAX_CONTENT);
+                self.set_head(&[&header(record_type, self.content)]);
+                return true;
+            }
+        }
+        let Ok(Some(end)) = connection.ended(self.handle) else {
+            // Asks for the event that tells of more.
+            let _ = connection.read_into(self.handle, Input::Stdout, &mut []);
+            return false;
+        };
+        if self.ended {
+            return false;
+        }
+        self.ended = true;
+        self.set_head(&[
+            &header(RecordType::Stdout, 0),
+            &header(RecordType::EndRequest, BODY_LEN),
+            &end.encode(),
+        ]);
+        true
+    }
+
+    fn set_head(&mut self, parts: &[&[u8; HEADER_LEN]]) {
+        let bytes = parts.iter().flat_map(|part| part.iter());
+        for (to, from) in self.head.iter_mut().zip(bytes) {
+            *to = *from;
+        }
+        self.head_from = 0;
+        self.head_to = parts.len().saturating_mul(HEADER_LEN).min(self.head.len());
+    }
+}
+
+fn header(record_type: RecordType, length: usize) -> [u8; HEADER_LEN] {
+    let length = u16::try_from(length).unwrap_or(u16::MAX);
+    Header::new(record_type, Some(RequestId::FIRST), length).encode()
+}
+
+#[cfg(test)]
+mod tests;

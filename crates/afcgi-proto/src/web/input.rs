@@ -1,0 +1,159 @@
+//! What the records of an application do. An application may be as hostile as a web server.
+
+use std::time::Instant;
+
+use super::request::{Phase, Sent};
+use super::{Connection, Event, Output};
+use crate::error::ConnectionError;
+use crate::reader::Fragment;
+use crate::record::{EndRequest, RecordType, RequestId};
+use crate::values::Values;
+
+impl Connection {
+    /// Takes bytes that the socket gave, and says how many it took: fewer than all when the
+    /// connection [is blocked](Self::is_blocked); the rest is to be offered again.
+    ///
+    /// An error is the end of the connection, at once: no byte after it can be trusted. Call
+    /// [`Connection::lost`] and close the socket.
+    pub fn receive(&mut self, now: Instant, input: &[u8]) -> Result<usize, ConnectionError> {
+        let mut rest = input;
+        loop {
+            let (table, limit) = (&mut self.table, self.config.receive_buffer);
+            let mut full = None;
+            let fragment = self.reader.read_within(&mut rest, |header| {
+                if !matches!(header.record_type, RecordType::Stdout | RecordType::Stderr) {
+                    return usize::MAX;
+                }
+                let Some((handle, request)) = header.request_id.and_then(|id| table.find_mut(id))
+                else {
+                    return usize::MAX;
+                };
+                let room = request.room(limit);
+                if room == 0 {
+                    full = Some(handle);
+                }
+                room
+            })?;
+            let Some(fragment) = fragment else {
+                self.blocked = full.map(|handle| match self.blocked {
+                    Some((same, since)) if same == handle => (handle, since),
+                    _ => (handle, now),
+                });
+                return Ok(input.len().saturating_sub(rest.len()));
+            };
+            self.blocked = None;
+            self.fragment(fragment)?;
+        }
+    }
+
+    /// Whether [`Connection::receive`] would take nothing now: a request has to be read first.
+    pub fn is_blocked(&self) -> bool {
+        self.blocked.is_some_and(|(handle, _)| {
+            let limit = self.config.receive_buffer;
+            (self.table.get(handle)).is_ok_and(|request| request.room(limit) == 0)
+        })
+    }
+
+    /// The application closed the connection: every active request ends as truncated. The error
+    /// tells that it was inside a record.
+    pub fn end_of_input(&mut self) -> Result<(), ConnectionError> {
+        self.lost();
+        if self.reader.at_boundary() {
+            Ok(())
+        } else {
+            Err(ConnectionError::Truncated)
+        }
+    }
+
+    fn fragment(&mut self, fragment: Fragment<'_>) -> Result<(), ConnectionError> {
+        let header = fragment.header;
+        let Some(id) = header.request_id else {
+            self.management(fragment);
+            return Ok(());
+        };
+        match header.record_type {
+            RecordType::Stdout | RecordType::Stderr => self.content(id, fragment),
+            RecordType::EndRequest => {
+                if let Some(body) = self.discrete.body(fragment)? {
+                    self.end_request(id, EndRequest::parse(&body));
+                }
+            }
+            RecordType::BeginRequest
+            | RecordType::AbortRequest
+            | RecordType::Params
+            | RecordType::Stdin
+            | RecordType::Data => return Err(ConnectionError::WrongSide(header.record_type)),
+            // Application records of a type that FastCGI 1.0 does not know mean nothing here.
+            RecordType::GetValues
+            | RecordType::GetValuesResult
+            | RecordType::UnknownType
+            | RecordType::Credit
+            | RecordType::Other(_) => {}
+        }
+        Ok(())
+    }
+
+    fn content(&mut self, id: RequestId, fragment: Fragment<'_>) {
+        let Some((handle, request)) = self.table.find_mut(id) else {
+            return;
+        };
+        // Nothing was asked for yet under a reserved id: what comes is late, from its last use.
+        if request.phase == Phase::Reserved {
+            return;
+        }
+        let inbox = match fragment.header.record_type {
+            RecordType::Stderr => &mut request.stderr,
+            _ => &mut request.stdout,
+        };
+        if fragment.is_empty_record() {
+            inbox.end();
+        } else {
+            inbox.push(fragment.content);
+            if std::mem::take(&mut request.waited_for) {
+                self.events.push_back(Event::Readable(handle));
+            }
+        }
+    }
+
+    fn end_request(&mut self, id: RequestId, end: EndRequest) {
+        let Some((handle, request)) = self.table.find_mut(id) else {
+            return;
+        };
+        if request.phase == Phase::Reserved {
+            return;
+        }
+        // Some applications take an id for busy until its streams have been ended.
+        if request.params == Sent::Open || request.stdin == Sent::Open {
+            if self.config.requests == 1 {
+                self.retired = true;
+            }
+            for output in [Output::Params, Output::Stdin] {
+                if std::mem::replace(request.sent(output), Sent::Ended) == Sent::Open {
+                    self.writer.record(output.into(), Some(id), b"");
+                }
+            }
+        }
+        self.leave(handle, Some(end));
+    }
+
+    fn management(&mut self, fragment: Fragment<'_>) {
+        match fragment.header.record_type {
+            RecordType::GetValuesResult => {
+                if let Some(content) = self.discrete.content(fragment) {
+                    self.answered(Values::parse(&content));
+                }
+            }
+            // The application does not know GET_VALUES: nothing else is asked.
+            RecordType::UnknownType if fragment.last => self.answered(Values::default()),
+            _ => {}
+        }
+    }
+
+    /// Go's net/http/fcgi answers twice, the second time with nothing: only the first counts.
+    fn answered(&mut self, values: Values) {
+        if self.probes > 0 {
+            self.probes = self.probes.saturating_sub(1);
+            self.events.push_back(Event::Values(values));
+        }
+    }
+}

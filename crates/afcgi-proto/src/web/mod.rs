@@ -1,0 +1,512 @@
+//! The web server's side of one connection: requests go out, answers come in.
+//!
+//! The caller moves bytes, as on the [other side](crate::app). An id is released by END_REQUEST
+//! only (R-12): a request that is given up drains until then.
+
+mod config;
+mod ids;
+mod input;
+mod request;
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+pub use config::Config;
+use ids::Ids;
+use request::{Phase, Request, Sent};
+
+use crate::error::{BeginError, Gone};
+use crate::inbox::{Broken, Read};
+use crate::reader::{Discrete, Reader};
+use crate::record::{BeginRequest, EndRequest, KEEP_CONN, RecordType, Role};
+use crate::table::{Handle, Table};
+use crate::values::Values;
+use crate::writer::Writer;
+
+/// What the consumer is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Event {
+    /// The answer to [`Connection::probe`]. All fields are `None` if the application does not know
+    /// the question.
+    Values(Values),
+    /// There is something to read again, the end included.
+    Readable(Handle),
+    /// A write that took less than it was given may be continued.
+    Writable(Handle),
+    /// A request has left the connection: there is room for another.
+    Released,
+}
+
+/// A stream that the web server writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// The parameters, as encoded pairs (R-20).
+    Params,
+    /// The request body.
+    Stdin,
+    /// The file of a filter (R-55).
+    Data,
+}
+
+/// A stream that the web server reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Input {
+    /// The response (R-58).
+    Stdout,
+    /// Text for the error log.
+    Stderr,
+}
+
+/// The web server's side of one connection.
+///
+/// ```
+/// use std::time::Instant;
+/// use afcgi_proto::web::{Config, Connection, Input, Output};
+/// use afcgi_proto::{Role, inbox::Read};
+///
+/// let now = Instant::now();
+/// let mut connection = Connection::new(Config::default());
+/// let handle = connection.open()?;
+/// connection.begin(handle, Role::Responder).unwrap();
+/// connection.end(handle, Output::Params).unwrap();
+/// connection.end(handle, Output::Stdin).unwrap();
+/// assert_eq!(connection.transmit().len(), 16 + 8 + 8);
+///
+/// let answer = b"\x01\x06\x00\x01\x00\x07\x00\x00\r\nhello\x01\x03\x00\x01\x00\x08\x00\x00\0\0\0\0\0\0\0\0";
+/// connection.receive(now, answer).unwrap();
+/// let Ok(Read::Content(stdout)) = connection.read(handle, Input::Stdout, usize::MAX) else { panic!() };
+/// assert_eq!(&stdout[..], b"\r\nhello");
+/// assert_eq!(connection.ended(handle).unwrap().unwrap().app_status, 0);
+/// connection.close(handle, now);
+/// # Ok::<(), afcgi_proto::BeginError>(())
+/// ```
+#[derive(Debug)]
+pub struct Connection {
+    config: Config,
+    reader: Reader,
+    /// The discrete record that is being received.
+    discrete: Discrete,
+    table: Table<Request>,
+    ids: Ids,
+    writer: Writer,
+    events: VecDeque<Event>,
+    /// Requests that were given up and whose END_REQUEST has not come.
+    draining: usize,
+    /// When to look for those that drain for too long.
+    drain_check_at: Option<Instant>,
+    /// Requests that have ended and whose consumer has not taken note.
+    ended: usize,
+    /// GET_VALUES that have not been answered.
+    probes: usize,
+    /// The request that keeps the connection from being read, and since when.
+    blocked: Option<(Handle, Instant)>,
+    retired: bool,
+    lost: bool,
+}
+
+impl Connection {
+    /// A connection that was just opened, or is being opened.
+    pub fn new(config: Config) -> Self {
+        let writer = Writer::new(config.output_buffer, config.output_turn);
+        let ids = Ids::new(config.requests);
+        Self {
+            config,
+            reader: Reader::new(),
+            discrete: Discrete::default(),
+            table: Table::default(),
+            ids,
+            writer,
+            events: VecDeque::new(),
+            draining: 0,
+            drain_check_at: None,
+            ended: 0,
+            probes: 0,
+            blocked: None,
+            retired: false,
+            lost: false,
+        }
+    }
+
+    /// Requests that hold an id: reserved, active and draining ones.
+    pub fn active(&self) -> usize {
+        self.table.len().saturating_sub(self.ended)
+    }
+
+    /// Requests that were given up and are held until their END_REQUEST comes.
+    pub fn draining(&self) -> usize {
+        self.draining
+    }
+
+    /// Whether [`Connection::open`] would succeed.
+    pub fn has_room(&self) -> bool {
+        !self.retired && !self.lost && self.active() < usize::from(self.config.requests)
+    }
+
+    /// The next event.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// Bytes for the socket; say with [`Connection::transmitted`] how many went.
+    pub fn transmit(&self) -> &[u8] {
+        self.writer.pending()
+    }
+
+    /// The first `count` bytes of [`Connection::transmit`] went.
+    pub fn transmitted(&mut self, count: usize) {
+        self.writer.transmitted(count);
+    }
+
+    /// Gives those that wait to write a new turn if there is room: [`Event::Writable`] for each.
+    ///
+    /// To be called whenever the socket took bytes, and again as long as it returns `true`: there
+    /// was room, and more requests wait. (A request need not use its turn.)
+    pub fn next_round(&mut self) -> bool {
+        let Self {
+            writer,
+            table,
+            events,
+            ..
+        } = self;
+        if !writer.has_waiting() {
+            return false;
+        }
+        writer.next_round(|handle| {
+            let granted = table
+                .get_mut(handle)
+                .is_ok_and(|request| Writer::granted(&mut request.turn));
+            if granted {
+                events.push_back(Event::Writable(handle));
+            }
+            granted
+        });
+        self.writer.has_waiting() && self.writer.len() == 0
+    }
+
+    /// Asks the application for its limits (R-40): [`Event::Values`] follows, or never does.
+    pub fn probe(&mut self) {
+        self.probes = self.probes.saturating_add(1);
+        self.writer
+            .record(RecordType::GetValues, None, &Values::query());
+    }
+
+    /// Reserves an id. Nothing is sent before [`Connection::begin`].
+    pub fn open(&mut self) -> Result<Handle, BeginError> {
+        if self.retired || self.lost {
+            return Err(BeginError::Closed);
+        }
+        let id = self.ids.take().ok_or(BeginError::Full)?;
+        Ok(self.table.insert(id, Request::new()))
+    }
+
+    /// Sends BEGIN_REQUEST, with FCGI_KEEP_CONN: the connection is ours (R-30).
+    pub fn begin(&mut self, handle: Handle, role: Role) -> Result<(), Gone> {
+        let request = self.table.get_mut(handle)?;
+        if request.phase != Phase::Reserved {
+            return Err(Gone);
+        }
+        request.phase = Phase::Active;
+        let body = BeginRequest {
+            role,
+            flags: KEEP_CONN,
+            credit: 0,
+        };
+        self.writer
+            .record(RecordType::BeginRequest, Some(handle.id()), &body.encode());
+        Ok(())
+    }
+
+    /// Writes content of a stream: says how much of it was taken. If that is not all,
+    /// [`Event::Writable`] says when to go on with the rest.
+    ///
+    /// Content for a request that has ended, whose application wants no more of it, is taken and
+    /// dropped.
+    pub fn write(&mut self, handle: Handle, output: Output, content: &[u8]) -> Result<usize, Gone> {
+        let request = self.table.get_mut(handle)?;
+        if request.phase != Phase::Active || *request.sent(output) == Sent::Ended {
+            return Ok(content.len());
+        }
+        Ok(self
+            .writer
+            .stream(handle, &mut request.turn, output.into(), content))
+    }
+
+    /// How many bytes [`Connection::write`] would take now.
+    pub fn room(&mut self, handle: Handle) -> Result<usize, Gone> {
+        let request = self.table.get_mut(handle)?;
+        Ok(match request.phase {
+            Phase::Active => self.writer.room(&mut request.turn),
+            Phase::Reserved | Phase::Draining(_) | Phase::Ended(_) => usize::MAX,
+        })
+    }
+
+    /// Asks for [`Event::Writable`] when there may be room again.
+    pub fn wait(&mut self, handle: Handle) -> Result<(), Gone> {
+        let request = self.table.get_mut(handle)?;
+        self.writer.wait(handle, &mut request.turn);
+        Ok(())
+    }
+
+    /// Ends a stream (R-06).
+    pub fn end(&mut self, handle: Handle, output: Output) -> Result<(), Gone> {
+        let request = self.table.get_mut(handle)?;
+        let before = std::mem::replace(request.sent(output), Sent::Ended);
+        if request.phase == Phase::Active && before == Sent::Open {
+            self.writer.record(output.into(), Some(handle.id()), b"");
+        }
+        Ok(())
+    }
+
+    /// Takes up to `most` bytes of a stream.
+    ///
+    /// After [`Read::Pending`], [`Event::Readable`] says when to try again.
+    pub fn read(&mut self, handle: Handle, input: Input, most: usize) -> Result<Read, Gone> {
+        let request = self.table.get_mut(handle)?;
+        let read = match input {
+            Input::Stdout => request.stdout.read(most),
+            Input::Stderr => request.stderr.read(most),
+        };
+        request.waited_for |= read == Read::Pending;
+        Ok(read)
+    }
+
+    /// Bytes that can be read of a stream now.
+    pub fn readable(&self, handle: Handle, input: Input) -> Result<usize, Gone> {
+        let request = self.table.get(handle)?;
+        Ok(match input {
+            Input::Stdout => request.stdout.len(),
+            Input::Stderr => request.stderr.len(),
+        })
+    }
+
+    /// Like [`Connection::read`], into a buffer of the caller's: says how many bytes were copied.
+    /// 0 also means that [`Event::Readable`] follows, unless the stream is at its end.
+    pub fn read_into(
+        &mut self,
+        handle: Handle,
+        input: Input,
+        out: &mut [u8],
+    ) -> Result<usize, Gone> {
+        let request = self.table.get_mut(handle)?;
+        let count = match input {
+            Input::Stdout => request.stdout.read_into(out),
+            Input::Stderr => request.stderr.read_into(out),
+        };
+        request.waited_for |= count == 0;
+        Ok(count)
+    }
+
+    /// How the request ended: `None` while it has not.
+    ///
+    /// The error says that the response is not complete: the connection was lost, or the request
+    /// was given up because its consumer took nothing for too long. What was received can be read
+    /// first, in either case.
+    pub fn ended(&self, handle: Handle) -> Result<Option<EndRequest>, Broken> {
+        let Ok(request) = self.table.get(handle) else {
+            return Err(Broken::Truncated);
+        };
+        match (request.stdout.broken(), request.phase) {
+            (Some(why), _) => Err(why),
+            (None, Phase::Ended(Some(end))) => Ok(Some(end)),
+            (None, Phase::Ended(None)) => Err(Broken::Truncated),
+            (None, Phase::Reserved | Phase::Active | Phase::Draining(_)) => Ok(None),
+        }
+    }
+
+    /// The consumer is done with a request. If that has not ended it is given up: ABORT_REQUEST is
+    /// sent (R-57), and the id is held until END_REQUEST comes (R-12). The handle must not be used
+    /// again.
+    ///
+    /// Where requests do not share the connection there is no ABORT_REQUEST: the connection
+    /// [is finished](Self::is_finished), and closing it is the abort that everybody understands.
+    pub fn close(&mut self, handle: Handle, now: Instant) {
+        let Ok(request) = self.table.get_mut(handle) else {
+            return;
+        };
+        request.closed = true;
+        match request.phase {
+            Phase::Reserved => self.remove(handle, false),
+            Phase::Active => {
+                self.abort(handle, now);
+            }
+            Phase::Draining(_) => request.discard(),
+            Phase::Ended(_) => {
+                self.ended = self.ended.saturating_sub(1);
+                let _ = self.table.remove(handle);
+            }
+        }
+    }
+
+    /// No new requests from now on; the active ones go on.
+    pub fn retire(&mut self) {
+        self.retired = true;
+    }
+
+    /// Whether the connection is to be closed now: it was retired or lost, and holds no request.
+    pub fn is_finished(&self) -> bool {
+        self.lost || (self.retired && self.active() == 0)
+    }
+
+    /// The connection was closed by the application, is lost, or is given up: every active request
+    /// ends as truncated.
+    pub fn lost(&mut self) {
+        self.lost = true;
+        self.retired = true;
+        self.blocked = None;
+        self.writer.clear();
+        for handle in self.table.handles() {
+            let Ok(request) = self.table.get_mut(handle) else {
+                continue;
+            };
+            if matches!(request.phase, Phase::Ended(_)) {
+                continue;
+            }
+            if request.closed {
+                let _ = self.table.remove(handle);
+            } else {
+                self.table.release_id(handle);
+                self.set_ended(handle, None);
+            }
+        }
+        self.draining = 0;
+    }
+
+    /// When [`Connection::handle_timeout`] is to be called, as things are now.
+    pub fn deadline(&self) -> Option<Instant> {
+        let stall = self
+            .blocked
+            .filter(|_| self.active() > 1)
+            .and_then(|(_, since)| since.checked_add(self.config.stall_timeout));
+        let drain = self.drain_check_at.filter(|_| self.draining > 0);
+        stall.into_iter().chain(drain).min()
+    }
+
+    /// Does what is due.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        if let Some((handle, since)) = self.blocked.filter(|_| self.active() > 1)
+            && now.saturating_duration_since(since) >= self.config.stall_timeout
+        {
+            self.blocked = None;
+            self.give_up_stalled(handle, now);
+        }
+        if self.drain_check_at.is_some_and(|at| at <= now) {
+            self.give_up_draining(now);
+        }
+    }
+
+    fn give_up_draining(&mut self, now: Instant) {
+        let mut late = Vec::new();
+        self.drain_check_at = None;
+        for (handle, request) in self.table.iter() {
+            let Phase::Draining(since) = request.phase else {
+                continue;
+            };
+            let Some(due) = since.checked_add(self.config.drain_timeout) else {
+                continue;
+            };
+            if due <= now {
+                late.push(handle);
+            } else {
+                self.drain_check_at = Some(self.drain_check_at.map_or(due, |at| at.min(due)));
+            }
+        }
+        for handle in late {
+            // The id cannot be used again, so the connection is not to be either.
+            self.retired = true;
+            self.leave(handle, None);
+        }
+    }
+
+    /// Aborts the one request that nobody reads, so that the others can go on. Its consumer finds
+    /// what was received, and then that the rest is missing.
+    fn give_up_stalled(&mut self, handle: Handle, now: Instant) {
+        if let Ok(request) = self.table.get_mut(handle) {
+            request.stdout.break_off(Broken::Stalled);
+            request.stderr.end();
+            if std::mem::take(&mut request.waited_for) {
+                self.events.push_back(Event::Readable(handle));
+            }
+            self.abort(handle, now);
+        }
+    }
+
+    fn abort(&mut self, handle: Handle, now: Instant) {
+        let Ok(request) = self.table.get_mut(handle) else {
+            return;
+        };
+        request.phase = Phase::Draining(now);
+        self.draining = self.draining.saturating_add(1);
+        if self.drain_check_at.is_none() {
+            self.drain_check_at = now.checked_add(self.config.drain_timeout);
+        }
+        if request.closed {
+            request.discard();
+        }
+        if self.config.requests == 1 {
+            self.retired = true;
+            self.leave(handle, None);
+        } else {
+            self.writer
+                .record(RecordType::AbortRequest, Some(handle.id()), b"");
+        }
+    }
+
+    /// An active or draining request gives its id back. Its slot stays for its consumer, if that is
+    /// still there.
+    fn leave(&mut self, handle: Handle, end: Option<EndRequest>) {
+        let Ok(request) = self.table.get_mut(handle) else {
+            return;
+        };
+        let aborted = matches!(request.phase, Phase::Draining(_));
+        if request.closed {
+            self.remove(handle, aborted);
+        } else {
+            self.draining = self.draining.saturating_sub(usize::from(aborted));
+            self.table.release_id(handle);
+            self.ids.release(handle.id(), aborted);
+            self.set_ended(handle, end);
+            self.events.push_back(Event::Released);
+        }
+    }
+
+    /// Takes a request out that holds its id.
+    fn remove(&mut self, handle: Handle, aborted: bool) {
+        if let Ok(request) = self.table.remove(handle) {
+            let draining = matches!(request.phase, Phase::Draining(_));
+            self.draining = self.draining.saturating_sub(usize::from(draining));
+            self.ids.release(handle.id(), aborted);
+            self.events.push_back(Event::Released);
+        }
+    }
+
+    /// The request has ended, and its consumer is to find that out.
+    fn set_ended(&mut self, handle: Handle, end: Option<EndRequest>) {
+        let Ok(request) = self.table.get_mut(handle) else {
+            return;
+        };
+        request.phase = Phase::Ended(end);
+        if end.is_some() {
+            request.stdout.end();
+        } else {
+            request.stdout.break_off(Broken::Truncated);
+        }
+        request.stderr.end();
+        self.ended = self.ended.saturating_add(1);
+        if std::mem::take(&mut request.waited_for) {
+            self.events.push_back(Event::Readable(handle));
+        }
+    }
+}
+
+impl From<Output> for RecordType {
+    fn from(output: Output) -> Self {
+        match output {
+            Output::Params => Self::Params,
+            Output::Stdin => Self::Stdin,
+            Output::Data => Self::Data,
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! One request as the web server's side sees it.
+
+use std::time::Instant;
+
+use super::Output;
+use crate::inbox::Inbox;
+use crate::record::EndRequest;
+use crate::writer::Turn;
+
+/// A request from [`open`](super::Connection::open) until both its consumer and the application
+/// are done with it.
+///
+/// ```text
+///          open                begin               END_REQUEST            close
+///  (none) ──────> Reserved ─────────────> Active ─────────────> Ended ─────────────> (removed)
+///                    │         BEGIN_REQUEST │                  id is free               ^
+///                    │                       │ close, stalled                            │
+///                    │                       └──────────────> Draining ──────────────────┤
+///                    │ close               ABORT_REQUEST        id is held  END_REQUEST, │
+///                    └───────────────────────────────────────────────────── time-out ────┘
+/// ```
+///
+/// A stalled request drains with its consumer still there, and then becomes `Ended`. When the
+/// connection is lost, each request with a consumer becomes `Ended`, and the others are removed.
+#[derive(Debug)]
+pub(super) struct Request {
+    pub(super) phase: Phase,
+    pub(super) params: Sent,
+    pub(super) stdin: Sent,
+    pub(super) data: Sent,
+    pub(super) turn: Turn,
+    pub(super) stdout: Inbox,
+    pub(super) stderr: Inbox,
+    /// Whether the consumer found nothing to read and is to be told of more.
+    pub(super) waited_for: bool,
+    /// Whether the consumer has closed the request, so that nobody reads it.
+    pub(super) closed: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    Reserved,
+    Active,
+    /// Given up: what comes is discarded, the id is held until END_REQUEST (R-12) or this time.
+    Draining(Instant),
+    /// `None`: the connection was lost before END_REQUEST came.
+    Ended(Option<EndRequest>),
+}
+
+/// How far a stream to the application is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Sent {
+    #[default]
+    Open,
+    Ended,
+}
+
+impl Request {
+    pub(super) fn new() -> Self {
+        Self {
+            phase: Phase::Reserved,
+            params: Sent::Open,
+            stdin: Sent::Open,
+            data: Sent::Open,
+            turn: Turn::default(),
+            stdout: Inbox::default(),
+            stderr: Inbox::default(),
+            waited_for: false,
+            closed: false,
+        }
+    }
+
+    pub(super) fn sent(&mut self, output: Output) -> &mut Sent {
+        match output {
+            Output::Params => &mut self.params,
+            Output::Stdin => &mut self.stdin,
+            Output::Data => &mut self.data,
+        }
+    }
+
+    /// Gives back what was received and what may come: nobody will read it.
+    pub(super) fn discard(&mut self) {
+        self.stdout.discard();
+        self.stderr.discard();
+    }
+
+    /// Bytes of content that may be received, under a limit for STDOUT and STDERR together.
+    pub(super) fn room(&self, limit: usize) -> usize {
+        self.stdout.room(limit.saturating_sub(self.stderr.len()))
+    }
+}

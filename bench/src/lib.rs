@@ -1,0 +1,14 @@
+//! Load generators for FastCGI ([`fcgi`]) and HTTP ([`http`]), and what a measurement needs around them: processes
+//! that end with their guard, their CPU time and memory ([`process`]).
+//!
+//! The generators are closed loops on one thread: a fixed number of requests is always on its way, and each answer
+//! is checked before the next request takes its place. They share no code with the protocol crate, so that a mistake
+//! there cannot hide here.
+
+#![forbid(unsafe_code)]
+
+pub mod fcgi;
+pub mod http;
+pub mod load;
+pub mod process;
+pub mod request;

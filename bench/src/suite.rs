@@ -1,0 +1,257 @@
+//! The whole comparison: what is measured in which order, what the figures are held against, and the record.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use afcgi_bench::process;
+use afcgi_bench::request::REQUEST_BYTES;
+use anyhow::{Result, bail};
+use clap::{Args, ValueEnum};
+
+use crate::peers::{OWN, PEERS, Peer, Places, RAW};
+use crate::table::{Table, figure};
+use crate::{application, gateways, held, machine};
+
+/// What to measure, and how long.
+#[derive(Args, Debug)]
+pub(crate) struct Options {
+    /// Only these sections (default: all)
+    #[arg(long, value_enum)]
+    section: Vec<Section>,
+    /// Leave out a row, by its name; the record says so
+    #[arg(long, value_name = "NAME")]
+    without: Vec<String>,
+    /// Rounds: in each, everything is measured once, one after the other
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub(crate) rounds: u32,
+    /// Rounds for held requests, which take several seconds each
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub(crate) held_rounds: u32,
+    /// Milliseconds of each measurement
+    #[arg(long, default_value_t = 700, value_parser = clap::value_parser!(u64).range(100..=60_000))]
+    window: u64,
+    /// Folder for the dated record (default: bench/records)
+    #[arg(long)]
+    records: Option<PathBuf>,
+    /// Write no record
+    #[arg(long)]
+    no_record: bool,
+    /// Fail when a target is missed
+    #[arg(long)]
+    check: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Section {
+    Application,
+    Held,
+    Gateway,
+}
+
+/// Which core does what.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Cores {
+    /// The measured process.
+    pub(crate) server: usize,
+    /// The generator, and what stands behind a gateway.
+    pub(crate) load: usize,
+}
+
+impl Options {
+    pub(crate) fn window(&self) -> Duration {
+        Duration::from_millis(self.window)
+    }
+
+    pub(crate) fn warm_up(&self) -> Duration {
+        Duration::from_millis(self.window / 5)
+    }
+
+    pub(crate) fn leaves_out(&self, name: &str) -> bool {
+        self.without.iter().any(|without| without == name)
+    }
+
+    fn has(&self, section: Section) -> bool {
+        self.section.is_empty() || self.section.contains(&section)
+    }
+}
+
+/// Shows what is being done, without staying in the output.
+pub(crate) fn progress(text: &str) {
+    eprint!("\r\x1b[K{text}");
+}
+
+/// Measures, prints, writes the record.
+pub(crate) fn run(options: &Options) -> Result<()> {
+    let start = Instant::now();
+    let cores = match process::cores()?[..] {
+        [server, load, ..] => Cores { server, load },
+        _ => bail!("two cores are needed, one for the server and one for the load"),
+    };
+    let places = Places::find()?;
+    let machine = machine::describe(&places.root);
+    process::pin(cores.load)?;
+    let peers: Vec<Peer> = PEERS
+        .into_iter()
+        .filter(|peer| !options.leaves_out(peer.name))
+        .collect();
+    progress("building");
+    places.build(
+        if options.has(Section::Application) || options.has(Section::Held) {
+            &peers
+        } else {
+            &[RAW]
+        },
+    )?;
+
+    let mut sections = Vec::new();
+    let mut targets = Vec::new();
+    if options.has(Section::Application) {
+        let table = application::measure(&places, &peers, cores, options)?;
+        targets.extend(application_targets(&table));
+        sections.push(table.markdown(Some(OWN)));
+    }
+    if options.has(Section::Held) {
+        let table = held::measure(&places, &peers, cores, options)?;
+        targets.extend(held_targets(&table));
+        sections.push(table.markdown(Some(OWN)));
+    }
+    if options.has(Section::Gateway) {
+        let table = gateways::measure(&places, cores, options)?;
+        targets.extend(gateway_targets(&table));
+        sections.push(table.markdown(Some(gateways::KEEPALIVE)));
+    }
+    eprint!("\r\x1b[K");
+
+    let date = time::OffsetDateTime::now_utc().date();
+    let date = format!(
+        "{:04}-{:02}-{:02}",
+        date.year(),
+        u8::from(date.month()),
+        date.day()
+    );
+    let text = record(
+        &date,
+        &machine,
+        options,
+        &sections,
+        &targets,
+        start.elapsed(),
+    );
+    print!("{text}");
+    if !options.no_record {
+        let folder = options
+            .records
+            .clone()
+            .unwrap_or_else(|| places.root.join("bench/records"));
+        fs::create_dir_all(&folder)?;
+        let path = folder.join(format!("{date}.md"));
+        fs::write(&path, &text)?;
+        eprintln!("written to {}", path.display());
+    }
+    let missed = targets.iter().filter(|target| !target.met).count();
+    if options.check && missed > 0 {
+        bail!("{missed} of {} targets missed", targets.len());
+    }
+    Ok(())
+}
+
+/// What a figure is held against.
+struct Goal {
+    text: String,
+    met: bool,
+}
+
+fn goal(what: &str, value: Option<f64>, unit: &str, met: impl Fn(f64) -> bool) -> Goal {
+    let shown = value.map_or("not measured".to_owned(), |value| {
+        format!("{}{unit}", figure(value))
+    });
+    Goal {
+        text: format!("{what}: {shown}"),
+        met: value.is_some_and(met),
+    }
+}
+
+fn application_targets(table: &Table) -> Vec<Goal> {
+    let ratio = |name, column| table.ratio(name, OWN, column);
+    let (tokio_fastcgi, bare) = ("tokio-fastcgi 1.3.0", "bare tokio");
+    vec![
+        goal(
+            "tokio-fastcgi over afcgitest at 1 × 64, at least 10",
+            ratio(tokio_fastcgi, application::AT_64),
+            " ×",
+            |value| value >= 10.0,
+        ),
+        goal(
+            "bare tokio over afcgitest at 1 × 64, at least 1",
+            ratio(bare, application::AT_64),
+            " ×",
+            |value| value >= 1.0,
+        ),
+        goal(
+            "bare tokio over afcgitest at 1 × 1024, at least 1",
+            ratio(bare, application::AT_1024),
+            " ×",
+            |value| value >= 1.0,
+        ),
+    ]
+}
+
+fn held_targets(table: &Table) -> Vec<Goal> {
+    let held = table.find(OWN, 0).and_then(|cell| cell.median());
+    vec![goal(
+        "kB per request held by afcgitest, below 4.8",
+        held,
+        " kB",
+        |value| value < 4.8,
+    )]
+}
+
+fn gateway_targets(table: &Table) -> Vec<Goal> {
+    let ratio = table.ratio(gateways::MODULE, gateways::KEEPALIVE, 0);
+    vec![goal(
+        "nginx with the module over stock keepalive, below 1",
+        ratio,
+        " ×",
+        |value| value < 1.0,
+    )]
+}
+
+fn record(
+    date: &str,
+    machine: &[String],
+    options: &Options,
+    sections: &[String],
+    targets: &[Goal],
+    took: Duration,
+) -> String {
+    let mut text = format!("# {date}\n\n");
+    for line in machine {
+        text.push_str(&format!("- {line}\n"));
+    }
+    text.push_str(&format!(
+        "- requests of {REQUEST_BYTES} bytes, every answer checked; {} rounds of {} ms for each figure, interleaved; {:.0} s in all\n",
+        options.rounds,
+        options.window,
+        took.as_secs_f64()
+    ));
+    if !options.without.is_empty() {
+        text.push_str(&format!("- left out: {}\n", options.without.join("; ")));
+    }
+    text.push_str(
+        "- compare only inside this record: nothing was done to keep the machine quiet\n",
+    );
+    for section in sections {
+        text.push('\n');
+        text.push_str(section);
+    }
+    text.push_str("\n## Targets\n\n");
+    for target in targets {
+        text.push_str(&format!(
+            "- {}: {}\n",
+            if target.met { "met" } else { "**missed**" },
+            target.text
+        ));
+    }
+    text
+}

@@ -132,7 +132,7 @@ impl Places {
             command(
                 Command::new("cargo")
                     .current_dir(&self.root)
-                    .args(["build", "--release", "--quiet", "--locked"])
+                    .args(["build", "--workspace", "--release", "--quiet", "--locked"])
                     .args(bins),
             )?;
         }

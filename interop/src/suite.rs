@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use futures_util::StreamExt;
 use futures_util::future::join_all;
 use reqwest::{Client, StatusCode};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 use crate::app::App;
@@ -289,27 +289,28 @@ pub async fn survives_a_client_that_leaves(rig: Rig) {
 
 /// A client that leaves in the middle of an upload leaves nothing behind.
 pub async fn survives_a_broken_upload(rig: Rig) {
-    for _ in 0..5 {
-        let mut socket = TcpStream::connect(rig.gateway.address())
-            .await
-            .expect("a connection");
-        let head = format!(
-            "POST /echo HTTP/1.1\r\nHost: {}\r\nContent-Length: 1000000\r\n\r\n",
-            rig.gateway.address()
-        );
+    const CLIENTS: u64 = 5;
+    let mut sockets = Vec::new();
+    for seed in 0..CLIENTS {
+        let host = rig.gateway.address();
+        let mut socket = TcpStream::connect(host).await.expect("a connection");
+        let head =
+            format!("POST /echo HTTP/1.1\r\nHost: {host}\r\nContent-Length: 1000000\r\n\r\n");
         socket.write_all(head.as_bytes()).await.expect("the head");
         socket
-            .write_all(&noise(100_000, 4))
+            .write_all(&noise(100_000, seed))
             .await
             .expect("a part of the body");
-        // Once the first bytes have come back the request is under way. A web server that collects the body first sends none.
-        if rig.gateway.kind == Kind::Nginx {
-            socket
-                .read_u8()
-                .await
-                .expect("the first byte of the response");
-        }
+        sockets.push(socket);
     }
+    eventually("the uploads are under way", SOON, || async {
+        match rig.stat("active").await {
+            active if active > CLIENTS => Ok(()),
+            active => Err(format!("{active} are active")),
+        }
+    })
+    .await;
+    drop(sockets);
     rig.settle().await;
     rig.assert_hello().await;
 }

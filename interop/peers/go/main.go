@@ -60,9 +60,14 @@ func number(r *http.Request, name string, otherwise int) int {
 // pattern is byte i of every /bytes response.
 func pattern(i int) byte { return byte(i % 251) }
 
+// echo reads the whole body before it answers: nginx sends no more of it once it has passed the head of the response on.
 func echo(w http.ResponseWriter, r *http.Request) error {
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		return err
+	}
 	w.Header().Set("Content-Type", "application/octet-stream")
-	_, err := io.Copy(w, r.Body)
+	_, err = w.Write(body)
 	return err
 }
 

@@ -1,0 +1,8 @@
+#!/bin/bash
+# make clean: removes what was built, here and in nginx/.
+
+set -u
+# shellcheck source=scripts/lib.sh
+. "$(dirname "$0")/lib.sh"
+
+rm -rf target nginx/target nginx/build nginx/prefix/run bench/target

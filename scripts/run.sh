@@ -1,0 +1,115 @@
+#!/bin/bash
+# make run: nginx with the module on 127.0.0.1:8888 in front of afcgitest on 127.0.0.1:5000, until Ctrl-C.
+#
+# Exit status: 0 when asked to stop, 1 when something could not be built or started, or when one of the two died.
+
+set -u
+# shellcheck source=scripts/lib.sh
+. "$(dirname "$0")/lib.sh"
+
+web=8888
+app=5000
+prefix=$root/nginx/prefix
+logs=$prefix/run
+
+free_or_die() {
+    local port user
+    for port in $web $app; do
+        user=$(port_user "$port")
+        [ -z "$user" ] || die "port $port of 127.0.0.1 is in use by $user: stop it and try again."
+    done
+}
+
+free_or_die
+scripts/install.sh base || exit 1
+say "Building afcgitest"
+cargo build --release --quiet --bin afcgitest || die "afcgitest does not build (see above)."
+say "Building the nginx module"
+build_module || die "the nginx module does not build (see above)."
+free_or_die
+
+nginx=$(nginx_binary)
+mkdir -p "$logs" || die "cannot write to $logs."
+app_pid=
+web_pid=
+asked=
+
+# Ends what runs, by id, and waits until it is gone.
+stop() {
+    local pid patience
+    for pid in $web_pid $app_pid; do
+        kill -TERM "$pid" 2>/dev/null
+    done
+    for pid in $web_pid $app_pid; do
+        for ((patience = 100; patience > 0; patience--)); do
+            kill -0 "$pid" 2>/dev/null || break
+            sleep 0.1
+        done
+        kill -KILL "$pid" 2>/dev/null && say "process $pid did not stop within 10 s and was killed"
+        wait "$pid" 2>/dev/null
+    done
+    web_pid=
+    app_pid=
+}
+trap stop EXIT
+trap 'asked=yes' INT TERM HUP
+
+# The two run in process groups of their own: Ctrl-C reaches this script only, which then stops them in order.
+set -m
+target/release/afcgitest "127.0.0.1:$app" </dev/null >"$logs/afcgitest.log" 2>&1 &
+app_pid=$!
+"$nginx" -p "$prefix" -c conf/nginx.conf -g 'daemon off;' </dev/null >"$logs/nginx.log" 2>&1 &
+web_pid=$!
+set +m
+
+# Says which of the two has died, with the end of its logs, and leaves.
+die_of() {
+    local name=$1 pid=$2 log
+    wait "$pid"
+    printf '%s: %s has ended on its own with exit status %s. The end of its log:\n' "$(basename "$0")" "$name" "$?" >&2
+    shift 2
+    for log in "$@"; do
+        [ ! -s "$log" ] || tail -n 10 "$log" | sed 's/^/    /' >&2
+    done
+    exit 1
+}
+
+both_alive() {
+    kill -0 "$app_pid" 2>/dev/null || die_of afcgitest "$app_pid" "$logs/afcgitest.log"
+    kill -0 "$web_pid" 2>/dev/null || die_of nginx "$web_pid" "$logs/nginx.log" "$logs/error.log"
+}
+
+# A request through both: it answers only if both do.
+ready=
+for ((patience = 150; patience > 0; patience--)); do
+    [ -z "$asked" ] || exit 0
+    both_alive
+    if curl -sf --noproxy '*' -m 2 -o "$logs/first" "http://127.0.0.1:$web/"; then
+        ready=yes
+        break
+    fi
+    sleep 0.2
+done
+[ -n "$ready" ] || die "nginx and afcgitest run, but http://127.0.0.1:$web/ does not answer: see the logs in $logs."
+
+cat <<END
+
+Ready: nginx with the module on 127.0.0.1:$web, in front of afcgitest on 127.0.0.1:$app.
+Try, in another terminal:
+
+  curl http://127.0.0.1:$web/
+  curl -d 'any text' http://127.0.0.1:$web/echo
+  curl http://127.0.0.1:$web/env
+  curl -N 'http://127.0.0.1:$web/events?n=5&ms=500'
+  seq 200 | xargs -P 200 -I{} curl -s 'http://127.0.0.1:$web/delay?ms=5000' | sort | uniq -c
+  curl http://127.0.0.1:$web/stats
+
+Ctrl-C stops both. Their logs are in ${logs#"$root"/}.
+END
+
+while [ -z "$asked" ]; do
+    both_alive
+    # Not in the background of this shell, so that a signal is heard as soon as it is over.
+    sleep 0.2
+done
+say "Stopping"

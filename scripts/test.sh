@@ -1,0 +1,45 @@
+#!/bin/bash
+# make test: everything that CI runs, step by step, with the time each took. All steps run, whatever the ones before gave; one that
+# failed makes the whole fail. Nothing is skipped: a web server or tool that cannot be had is a failure.
+
+set -u
+# shellcheck source=scripts/lib.sh
+. "$(dirname "$0")/lib.sh"
+
+scripts/install.sh test || exit 1
+
+summary=()
+failed=0
+
+# step NAME COMMAND…: runs it with its output as it comes.
+step() {
+    local name=$1 start=$SECONDS outcome
+    shift
+    printf '\n==> %s: %s\n' "$name" "$*"
+    if "$@"; then
+        outcome=ok
+    else
+        outcome="FAILED (exit status $?)"
+        failed=1
+    fi
+    summary+=("$(printf '%-10s %4d s  %s' "$name" $((SECONDS - start)) "$outcome")")
+    printf '==> %s\n' "${summary[-1]}"
+}
+
+# A whole machine of dependencies is compiled: line tables are enough to read a backtrace by, and half the time.
+export CARGO_PROFILE_DEV_DEBUG=line-tables-only CARGO_PROFILE_TEST_DEBUG=line-tables-only
+export CARGO_TERM_PROGRESS_WHEN=never
+
+step format cargo fmt --all --check
+step lints cargo clippy --locked --quiet --workspace --all-targets -- -D warnings
+step docs env RUSTDOCFLAGS='-D warnings' cargo doc --locked --quiet --workspace --no-deps
+step tests cargo test --locked --quiet --workspace --exclude afcgi-interop
+step peers cargo test --locked --quiet -p afcgi-interop
+
+printf '\n'
+printf '%s\n' "${summary[@]}"
+if [ $failed != 0 ]; then
+    say "make test: failed"
+    exit 1
+fi
+say "make test: all passed in $SECONDS s"

@@ -177,6 +177,11 @@ impl Connection {
         self.table.len()
     }
 
+    /// Whether a handle names a request that has not ended.
+    pub fn is_active(&self, handle: Handle) -> bool {
+        self.table.get(handle).is_ok()
+    }
+
     /// The next event.
     pub fn poll_event(&mut self) -> Option<Event> {
         self.events.pop_front()

@@ -1,0 +1,66 @@
+//! FastCGI requests as HTTP: CGI parameters to [`http::Request`], [`http::Response`] to a CGI
+//! response. One place for both sides.
+
+mod body;
+mod request;
+mod response;
+#[cfg(test)]
+mod tests;
+
+use std::fmt::Display;
+
+use afcgi_proto::Role;
+pub use body::{Body, BodyError};
+pub use request::RemoteAddr;
+use tower::{Service, ServiceExt};
+
+use crate::server::{App, AppStatus, Request};
+
+/// An application that speaks HTTP. Made by [`http`].
+#[derive(Clone, Debug)]
+pub struct Http<S>(S);
+
+/// An application from a tower service of HTTP requests, such as an axum `Router`.
+///
+/// The request's extensions hold its [`Params`](crate::Params), [`Over`](crate::Over) and
+/// [`RemoteAddr`]. The URI is that of `REQUEST_URI`; where that is missing, it is made of
+/// `SCRIPT_NAME`, `PATH_INFO` and `QUERY_STRING`. An authorizer is a service like another: status
+/// 200 allows, and its `Variable-NAME` header fields become parameters.
+///
+/// A service that fails, or whose response body fails before any of it was sent, is answered for
+/// with status 500.
+pub fn http<S, B>(service: S) -> Http<S>
+where
+    S: Service<::http::Request<Body>, Response = ::http::Response<B>>,
+{
+    Http(service)
+}
+
+impl<S, B> App for Http<S>
+where
+    S: Service<::http::Request<Body>, Response = ::http::Response<B>> + Clone + Send + 'static,
+    S::Future: Send,
+    S::Error: Display + Send,
+    B: http_body::Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Display + Send,
+{
+    async fn call(self, request: Request) -> AppStatus {
+        let mut stdout = request.stdout();
+        if !matches!(request.role(), Role::Responder | Role::Authorizer) {
+            return response::plain(&mut stdout, 501, "this application is no filter").await;
+        }
+        let http_request = match request::from_fastcgi(request) {
+            Ok(http_request) => http_request,
+            Err(why) => return response::plain(&mut stdout, 400, why).await,
+        };
+        let head_only = http_request.method() == ::http::Method::HEAD;
+        match self.0.oneshot(http_request).await {
+            Ok(answer) => response::send(&mut stdout, answer, head_only).await,
+            Err(error) => {
+                tracing::error!(%error, "the service failed");
+                response::plain(&mut stdout, 500, "the application failed").await
+            }
+        }
+    }
+}

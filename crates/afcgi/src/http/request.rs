@@ -1,0 +1,168 @@
+//! CGI parameters to an [`http::Request`] (RFC 3875 section 4.1).
+
+use std::net::{IpAddr, SocketAddr};
+
+use afcgi_proto::Params;
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version};
+use percent_encoding::{AsciiSet, CONTROLS, percent_encode};
+
+use super::body::Body;
+pub use super::body::RemoteAddr;
+use crate::server::Request;
+
+/// The longest header name that is passed on, in bytes.
+const MAX_NAME: usize = 256;
+
+/// What has to be encoded in a path that was decoded.
+const PATH: &AsciiSet = &CONTROLS
+    .add(b' ')
+    .add(b'"')
+    .add(b'#')
+    .add(b'%')
+    .add(b'<')
+    .add(b'>')
+    .add(b'?')
+    .add(b'`')
+    .add(b'{')
+    .add(b'}');
+
+/// The parameters that make up the HTTP request, found in one pass.
+#[derive(Default)]
+struct Found<'a> {
+    method: Option<&'a [u8]>,
+    request_uri: Option<&'a [u8]>,
+    script_name: &'a [u8],
+    path_info: &'a [u8],
+    query: &'a [u8],
+    protocol: &'a [u8],
+    content_length: Option<u64>,
+    remote_addr: Option<IpAddr>,
+    remote_port: u16,
+    headers: HeaderMap,
+}
+
+/// Makes an HTTP request; the error says what is wrong with the parameters.
+pub(super) fn from_fastcgi(request: Request) -> Result<http::Request<Body>, &'static str> {
+    let params = request.params().clone();
+    let found = Found::new(&params)?;
+    let method = match found.method {
+        None => Method::GET,
+        Some(method) => Method::from_bytes(method).map_err(|_| "REQUEST_METHOD is no method")?,
+    };
+    let uri = found.uri().ok_or("REQUEST_URI is no URI")?;
+    let body = Body::new(
+        request.stdin(),
+        // Without a length there may be a body all the same, of a length that nobody knows yet.
+        found.content_length,
+    );
+    let mut http_request = http::Request::new(body);
+    *http_request.method_mut() = method;
+    *http_request.uri_mut() = uri;
+    *http_request.version_mut() = version(found.protocol);
+    let remote = found
+        .remote_addr
+        .map(|addr| RemoteAddr(SocketAddr::new(addr, found.remote_port)));
+    *http_request.headers_mut() = found.headers;
+    let extensions = http_request.extensions_mut();
+    extensions.insert(request.over());
+    if let Some(remote) = remote {
+        extensions.insert(remote);
+    }
+    extensions.insert(params);
+    Ok(http_request)
+}
+
+impl<'a> Found<'a> {
+    fn new(params: &'a Params) -> Result<Self, &'static str> {
+        let mut found = Self {
+            headers: HeaderMap::with_capacity(params.len()),
+            ..Self::default()
+        };
+        for (name, value) in params {
+            match name {
+                b"REQUEST_METHOD" => found.method = Some(value),
+                b"REQUEST_URI" => found.request_uri = Some(value),
+                b"SCRIPT_NAME" => found.script_name = value,
+                b"PATH_INFO" => found.path_info = value,
+                b"QUERY_STRING" => found.query = value,
+                b"SERVER_PROTOCOL" => found.protocol = value,
+                b"REMOTE_ADDR" => found.remote_addr = parse(value),
+                b"REMOTE_PORT" => found.remote_port = parse(value).unwrap_or(0),
+                b"CONTENT_LENGTH" if !value.is_empty() => {
+                    let length = parse(value).ok_or("CONTENT_LENGTH is no number")?;
+                    found.content_length = Some(length);
+                    found.header(params, CONTENT_LENGTH, value);
+                }
+                b"CONTENT_TYPE" if !value.is_empty() => found.header(params, CONTENT_TYPE, value),
+                _ => {
+                    if let Some(name) = name.strip_prefix(b"HTTP_").and_then(header_name) {
+                        found.header(params, name, value);
+                    }
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// A value that may not stand in a header is left out.
+    fn header(&mut self, params: &Params, name: HeaderName, value: &[u8]) {
+        let value = params.as_encoded().slice_ref(value);
+        if let Ok(value) = HeaderValue::from_maybe_shared(value) {
+            self.headers.append(name, value);
+        }
+    }
+
+    fn uri(&self) -> Option<Uri> {
+        if let Some(uri) = self.request_uri.filter(|uri| !uri.is_empty()) {
+            return Uri::try_from(uri).ok();
+        }
+        let mut text = String::new();
+        for part in [self.script_name, self.path_info] {
+            text.extend(percent_encode(part, PATH));
+        }
+        if !text.starts_with('/') {
+            text.insert(0, '/');
+        }
+        if !self.query.is_empty() {
+            text.push('?');
+            text.push_str(std::str::from_utf8(self.query).ok()?);
+        }
+        text.try_into().ok()
+    }
+}
+
+fn parse<T: std::str::FromStr>(value: &[u8]) -> Option<T> {
+    std::str::from_utf8(value).ok()?.parse().ok()
+}
+
+/// `X_FORWARDED_FOR` to `x-forwarded-for`. `None` for what is no header name, and for headers that
+/// say nothing here: the body's framing is FastCGI's, its length and type have parameters of their
+/// own, and `Proxy` is only ever an attack.
+fn header_name(name: &[u8]) -> Option<HeaderName> {
+    if matches!(
+        name,
+        b"CONTENT_LENGTH" | b"CONTENT_TYPE" | b"TRANSFER_ENCODING" | b"PROXY"
+    ) {
+        return None;
+    }
+    let mut buffer = [0; MAX_NAME];
+    let buffer = buffer.get_mut(..name.len())?;
+    for (to, &from) in buffer.iter_mut().zip(name) {
+        *to = if from == b'_' {
+            b'-'
+        } else {
+            from.to_ascii_lowercase()
+        };
+    }
+    HeaderName::from_bytes(buffer).ok()
+}
+
+fn version(protocol: &[u8]) -> Version {
+    match protocol {
+        b"HTTP/1.0" => Version::HTTP_10,
+        b"HTTP/2.0" | b"HTTP/2" => Version::HTTP_2,
+        b"HTTP/3.0" | b"HTTP/3" => Version::HTTP_3,
+        _ => Version::HTTP_11,
+    }
+}

@@ -1,0 +1,179 @@
+//! The application's side: a server that answers requests from web servers.
+
+mod accept;
+mod app;
+mod config;
+mod connection;
+mod listen;
+mod request;
+mod shared;
+mod stats;
+mod stop;
+
+use std::future::Future;
+use std::io;
+use std::num::NonZeroUsize;
+use std::pin::Pin;
+
+pub use app::{App, Native, native};
+pub use config::Config;
+pub use listen::{Address, AddressError, Listener, UnixOptions};
+pub use request::{AppStatus, InputStream, OutputStream, Over, Request};
+pub use shared::ReadError;
+pub use stats::{Snapshot, Stats};
+
+use accept::{Acceptor, Place};
+
+/// A FastCGI server: where it listens, within which limits, and until when.
+///
+/// It stops when the process is sent SIGTERM or SIGINT (R-60), or by
+/// [`Server::stop_when`]: no new connections, new requests refused with OVERLOADED, and the active
+/// ones finished within [`Config::drain_timeout`]. A second signal ends them at once.
+///
+/// # Threads and processes
+///
+/// A connection lives on one thread. nginx with the multiplexing module opens one connection per
+/// worker process (or as many as it is told to), so:
+///
+/// - [`Server::serve`] runs on the current runtime. On one thread it does the least work per
+///   request, and one thread is enough for most applications that wait more than they compute.
+/// - [`Server::run`] runs a thread per CPU, each with a runtime of its own, and puts a new
+///   connection on the thread that has the fewest. Have at least as many connections as threads:
+///   nginx workers × `connections=` of `fastcgi_multiplex`.
+/// - A process per CPU, each at an address of its own in the web server's upstream, isolates
+///   crashes and memory, and lets the web server balance by load (`least_conn`). All processes at
+///   one address (an inherited socket) works too, but then the kernel chooses.
+///
+/// ```no_run
+/// use afcgi::{Listener, Server};
+/// use axum::{Router, routing::get};
+///
+/// # async fn run() -> std::io::Result<()> {
+/// let app = Router::new().route("/", get(|| async { "Hello" }));
+/// Server::new()
+///     .listen(Listener::bind("unix:/run/app.sock")?)
+///     .serve(afcgi::http(app))
+///     .await
+/// # }
+/// ```
+pub struct Server {
+    listeners: Vec<Listener>,
+    config: Config,
+    stats: Stats,
+    signals: bool,
+    stop: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Server {
+    /// A server with the default limits that listens nowhere yet.
+    pub fn new() -> Self {
+        Self {
+            listeners: Vec::new(),
+            config: Config::default(),
+            stats: Stats::default(),
+            signals: true,
+            stop: None,
+        }
+    }
+
+    /// Listens there too.
+    #[must_use]
+    pub fn listen(mut self, listener: impl Into<Listener>) -> Self {
+        self.listeners.push(listener.into());
+        self
+    }
+
+    /// Sets the limits.
+    #[must_use]
+    pub fn config(mut self, config: Config) -> Self {
+        self.config = config;
+        self
+    }
+
+    /// Whether SIGTERM and SIGINT stop the server. Default: yes.
+    #[must_use]
+    pub fn signals(mut self, signals: bool) -> Self {
+        self.signals = signals;
+        self
+    }
+
+    /// Stops the server, as a signal does, when this future is ready.
+    #[must_use]
+    pub fn stop_when(mut self, stop: impl Future<Output = ()> + Send + 'static) -> Self {
+        self.stop = Some(Box::pin(stop));
+        self
+    }
+
+    /// The server's counters.
+    pub fn stats(&self) -> Stats {
+        self.stats.clone()
+    }
+
+    /// Serves on the current runtime until the server is stopped.
+    ///
+    /// Fails when there is nowhere to listen, or a listener cannot be used. When cancelled, the
+    /// listeners are closed; the connections that are open go on until their runtime ends.
+    pub async fn serve<A: App>(self, app: A) -> io::Result<()> {
+        Acceptor::new(self, Place::here(app))?.run().await
+    }
+
+    /// Serves with that many threads, each with a runtime of its own; `None`: one per CPU. Returns
+    /// when the server is stopped. Not to be called from within a runtime.
+    ///
+    /// Fails as [`Server::serve`] does, and when a thread cannot be started.
+    pub fn run<A: App>(self, threads: Option<NonZeroUsize>, app: A) -> io::Result<()> {
+        let threads = match threads {
+            Some(threads) => threads,
+            None => std::thread::available_parallelism()?,
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let place = if threads.get() == 1 {
+            Place::here(app)
+        } else {
+            Place::threads(threads, &app)?
+        };
+        runtime.block_on(async { Acceptor::new(self, place)?.run().await })
+    }
+}
+
+/// Serves a tower service, an axum `Router` say, at a listener, with the default limits. For more,
+/// see [`Server`].
+///
+/// Returns when the process was sent SIGTERM or SIGINT and the active requests have ended.
+///
+/// ```no_run
+/// use axum::{Router, routing::get};
+///
+/// # async fn run() -> std::io::Result<()> {
+/// let app = Router::new().route("/", get(|| async { "Hello" }));
+/// afcgi::serve(afcgi::Listener::bind("127.0.0.1:5000")?, app).await
+/// # }
+/// ```
+pub async fn serve<S, B>(listener: impl Into<Listener>, service: S) -> io::Result<()>
+where
+    S: tower::Service<http::Request<crate::Body>, Response = http::Response<B>>
+        + Clone
+        + Send
+        + 'static,
+    S::Future: Send,
+    S::Error: std::fmt::Display + Send,
+    B: http_body::Body + Send + 'static,
+    B::Data: Send,
+    B::Error: std::fmt::Display + Send,
+{
+    Server::new()
+        .listen(listener)
+        .serve(crate::http(service))
+        .await
+}
+
+#[cfg(test)]
+mod tests;

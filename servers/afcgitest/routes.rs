@@ -111,7 +111,7 @@ impl Site {
 }
 
 async fn write(stream: &mut OutputStream, content: &[u8]) -> io::Result<()> {
-    stream.write(content).await.map_err(io::Error::other)
+    Ok(stream.write(content).await?)
 }
 
 async fn hello(delay: Duration, stdout: &mut OutputStream) -> io::Result<()> {

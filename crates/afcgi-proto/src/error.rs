@@ -112,6 +112,13 @@ impl fmt::Display for Gone {
 
 impl std::error::Error for Gone {}
 
+/// For those that write to a request as to a pipe.
+impl From<Gone> for std::io::Error {
+    fn from(gone: Gone) -> Self {
+        Self::new(std::io::ErrorKind::BrokenPipe, gone)
+    }
+}
+
 /// Why no request can be opened on a connection now. Nothing was sent: another connection may be
 /// tried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -19,7 +19,8 @@
 mod http;
 pub mod server;
 
-pub use afcgi_proto::{Params, RequestId, Role};
+pub use afcgi_proto::inbox::Broken;
+pub use afcgi_proto::{Gone, Params, RequestId, Role};
 
 pub use self::http::{Body, BodyError, Http, RemoteAddr, http};
 pub use self::server::{

@@ -289,8 +289,7 @@ impl AsyncWrite for OutputStream {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Self::poll_write(&mut self, cx, buf)
-            .map_err(|gone| io::Error::new(io::ErrorKind::BrokenPipe, gone))
+        Self::poll_write(&mut self, cx, buf).map_err(io::Error::from)
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {

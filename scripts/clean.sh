@@ -5,4 +5,4 @@ set -u
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
 
-rm -rf target nginx/target nginx/build nginx/prefix/run bench/target
+rm -rf target nginx/target nginx/build nginx/prefix/run bench/peers/target

@@ -5,7 +5,8 @@
 #   base    compiler, linker, Rust: what every build needs
 #   nginx   the nginx of the distribution and what a module for it is built with
 #   build   base and nginx
-#   test    build, and the web servers, languages and tools that the tests talk to
+#   test    build, and the web servers and languages that the tests talk to
+#   bench   build, and the peers that are measured
 #
 # It installs packages of Debian (12 and later) as root or through sudo, starts none of the daemons among them and leaves those it has
 # installed disabled, so that they do not come up with the machine either.
@@ -39,6 +40,11 @@ test_needs=(
     "php-fpm: /usr/sbin/php-fpm*"
     "golang-go: go"
     "procps: ps"
+)
+bench_needs=(
+    "haproxy: haproxy"
+    "golang-go: go"
+    "libfcgi-dev: /usr/include/fcgiapp.h"
 )
 # The services that these packages bring.
 daemons="nginx haproxy lighttpd apache2 caddy php*-fpm"
@@ -220,7 +226,8 @@ case ${1-} in
     nginx) needs=("${nginx_needs[@]}") ;;
     build) needs=("${base_needs[@]}" "${nginx_needs[@]}") ;;
     test) needs=("${base_needs[@]}" "${nginx_needs[@]}" "${test_needs[@]}") ;;
-    *) die "usage: scripts/install.sh base|nginx|build|test" ;;
+    bench) needs=("${base_needs[@]}" "${nginx_needs[@]}" "${bench_needs[@]}") ;;
+    *) die "usage: scripts/install.sh base|nginx|build|test|bench" ;;
 esac
 
 mapfile -t packages < <(missing "${needs[@]}")
@@ -229,6 +236,6 @@ if [ ${#packages[@]} != 0 ]; then
 fi
 
 case $1 in
-    base | build) need_rust ;;
+    base | build | bench) need_rust ;;
     test) need_rust rustfmt clippy ;;
 esac

@@ -1,0 +1,11 @@
+#!/bin/bash
+# make bench: this project beside its peers, in one run (see bench/README.md).
+
+set -u
+# shellcheck source=scripts/lib.sh
+. "$(dirname "$0")/lib.sh"
+
+scripts/install.sh bench || exit 1
+say "Building the nginx module"
+build_module || die "the nginx module does not build (see above)."
+exec bench/run.sh "$@"

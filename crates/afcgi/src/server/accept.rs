@@ -19,7 +19,7 @@ use super::app::App;
 use super::config::Config;
 use super::connection::{Common, Driver, Ending};
 use super::listen::{ListenSocket, Listener, SocketFile};
-use super::stop::{Open, Stop};
+use super::stop::{Asked, Open, Stop};
 
 /// How long to wait before accepting again when the system is out of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -209,6 +209,7 @@ pub(super) struct Acceptor<A> {
     /// Removed when accepting ends.
     files: Vec<Option<SocketFile>>,
     stop: Stop,
+    asked: Asked,
     place: Place<A>,
     context: Context,
 }
@@ -275,6 +276,7 @@ impl<A: App> Acceptor<A> {
             sockets,
             files,
             stop: Stop::new(server.signals, server.stop)?,
+            asked: server.asked,
             place,
             context: Context {
                 common: Common {
@@ -355,6 +357,7 @@ impl<A: App> Acceptor<A> {
         let open = &self.context.open;
         let timeout = self.context.config.drain_timeout;
         tracing::info!(connections = open.len(), "stopping");
+        self.asked.tell();
         open.drain();
         tokio::select! {
             () = open.all_closed() => return,

@@ -21,8 +21,10 @@ pub use listen::{Address, AddressError, Listener, UnixOptions};
 pub use request::{AppStatus, InputStream, OutputStream, Over, Request};
 pub use shared::ReadError;
 pub use stats::{Snapshot, Stats};
+pub use stop::Stopping;
 
 use accept::{Acceptor, Place};
+use stop::Asked;
 
 /// A FastCGI server: where it listens, within which limits, and until when.
 ///
@@ -62,6 +64,7 @@ pub struct Server {
     stats: Stats,
     signals: bool,
     stop: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    asked: Asked,
 }
 
 impl Default for Server {
@@ -79,6 +82,7 @@ impl Server {
             stats: Stats::default(),
             signals: true,
             stop: None,
+            asked: Asked::new(),
         }
     }
 
@@ -113,6 +117,11 @@ impl Server {
     /// The server's counters.
     pub fn stats(&self) -> Stats {
         self.stats.clone()
+    }
+
+    /// Tells handlers when the server is asked to stop, so that event streams can end in time.
+    pub fn stopping(&self) -> Stopping {
+        self.asked.stopping()
     }
 
     /// Serves on the current runtime until the server is stopped.

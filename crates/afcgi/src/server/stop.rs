@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use super::shared::Shared;
 
@@ -60,6 +60,47 @@ async fn signalled(signals: &mut Option<[Signal; 2]>) {
             }
         }
         None => pending().await,
+    }
+}
+
+/// Tells a handler that the server was asked to stop. Made by [`Server::stopping`].
+///
+/// The active requests may go on until [`Config::drain_timeout`]; this is for those that would never
+/// end by themselves, such as event streams and long polls, so that they end well.
+///
+/// [`Server::stopping`]: super::Server::stopping
+/// [`Config::drain_timeout`]: super::Config::drain_timeout
+#[derive(Clone, Debug)]
+pub struct Stopping(watch::Receiver<bool>);
+
+impl Stopping {
+    /// Whether the server was asked to stop.
+    pub fn is_stopping(&self) -> bool {
+        *self.0.borrow()
+    }
+
+    /// Returns when the server was asked to stop, or serves no more for another reason.
+    pub async fn wait(&self) {
+        // It fails when the server is gone.
+        let _ = self.0.clone().wait_for(|stopping| *stopping).await;
+    }
+}
+
+/// What [`Stopping`] watches.
+#[derive(Debug)]
+pub(super) struct Asked(watch::Sender<bool>);
+
+impl Asked {
+    pub(super) fn new() -> Self {
+        Self(watch::Sender::new(false))
+    }
+
+    pub(super) fn stopping(&self) -> Stopping {
+        Stopping(self.0.subscribe())
+    }
+
+    pub(super) fn tell(&self) {
+        self.0.send_replace(true);
     }
 }
 
@@ -152,5 +193,42 @@ impl Drop for Entry {
     fn drop(&mut self) {
         self.open.table().connections.remove(&self.key);
         self.open.0.closed.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::{Listener, Server};
+
+    #[tokio::test]
+    async fn handlers_hear_that_the_server_stops() {
+        let (stop, asked) = tokio::sync::oneshot::channel::<()>();
+        let server = Server::new()
+            .listen(Listener::bind("127.0.0.1:0").unwrap())
+            .signals(false)
+            .stop_when(async { drop(asked.await) });
+        let stopping = server.stopping();
+        let task = tokio::spawn(server.serve(crate::native(async |_| ())));
+        let waiting = tokio::spawn({
+            let stopping = stopping.clone();
+            async move { stopping.wait().await }
+        });
+        tokio::task::yield_now().await;
+        assert!(!stopping.is_stopping() && !waiting.is_finished());
+        stop.send(()).unwrap();
+        let deadline = Duration::from_secs(30);
+        let heard = tokio::time::timeout(deadline, waiting).await;
+        heard.expect("told in time").unwrap();
+        assert!(stopping.is_stopping());
+        task.await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_server_that_never_ran_is_not_waited_for() {
+        let stopping = Server::new().stopping();
+        let waited = tokio::time::timeout(Duration::from_secs(30), stopping.wait()).await;
+        assert!(waited.is_ok());
     }
 }

@@ -68,9 +68,5 @@ fn run(arguments: &Arguments) -> std::io::Result<()> {
     config.connection.idle_timeout = arguments.idle_timeout;
     let server = arguments.listen.server()?.config(config);
     let site = routes::Site::new(arguments.delay, server.stats());
-    let app = afcgi::native(move |request| {
-        let site = site.clone();
-        async move { site.answer(request).await }
-    });
-    server.run(NonZeroUsize::new(arguments.threads), app)
+    server.run(NonZeroUsize::new(arguments.threads), site)
 }

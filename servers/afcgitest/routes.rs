@@ -1,10 +1,11 @@
 //! The routes of `afcgitest`.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::io;
 use std::time::Duration;
 
-use afcgi::{OutputStream, Params, Request, Stats};
+use afcgi::{App, AppStatus, OutputStream, Params, Request, Stats};
 
 /// The period of the bytes of `/bytes`: byte `i` is `i % 251`.
 const PATTERN: usize = 251;
@@ -21,32 +22,27 @@ pub(crate) struct Site {
 
 /// What the routes need of the parameters, found in one pass.
 struct Target<'a> {
-    script_name: &'a [u8],
-    path_info: &'a [u8],
+    path: Cow<'a, [u8]>,
     query: &'a [u8],
 }
 
 impl<'a> Target<'a> {
     fn new(params: &'a Params) -> Self {
-        let mut target = Self {
-            script_name: b"",
-            path_info: b"",
-            query: b"",
-        };
+        let (mut script_name, mut path_info, mut query) = (&b""[..], &b""[..], &b""[..]);
         for (name, value) in params {
             match name {
-                b"SCRIPT_NAME" => target.script_name = value,
-                b"PATH_INFO" => target.path_info = value,
-                b"QUERY_STRING" => target.query = value,
+                b"SCRIPT_NAME" => script_name = value,
+                b"PATH_INFO" => path_info = value,
+                b"QUERY_STRING" => query = value,
                 _ => {}
             }
         }
-        target
-    }
-
-    fn is(&self, path: &str) -> bool {
-        let path = path.as_bytes();
-        path.strip_prefix(self.script_name) == Some(self.path_info)
+        let path = if path_info.is_empty() {
+            script_name.into()
+        } else {
+            [script_name, path_info].concat().into()
+        };
+        Self { path, query }
     }
 
     /// The number behind `name=` in the query.
@@ -67,35 +63,47 @@ impl<'a> Target<'a> {
     }
 }
 
+impl App for Site {
+    async fn call(self, request: Request) -> AppStatus {
+        let target = Target::new(request.params());
+        let mut stdout = request.stdout();
+        match &*target.path {
+            b"/delay" => {
+                let delay = target.wait("ms").unwrap_or(self.delay);
+                hello(delay, &mut stdout).await.into()
+            }
+            b"/echo" | b"/bytes" | b"/env" | b"/status" | b"/stderr" | b"/events" | b"/stats" => {
+                drop(target);
+                // On the heap, so that a request that waits does not carry what these may need.
+                Box::pin(self.special(request, stdout)).await.into()
+            }
+            _ => hello(self.delay, &mut stdout).await.into(),
+        }
+    }
+}
+
 impl Site {
     pub(crate) fn new(delay: Duration, stats: Stats) -> Self {
         Self { delay, stats }
     }
 
-    pub(crate) async fn answer(&self, request: Request) -> io::Result<()> {
+    async fn special(self, request: Request, mut stdout: OutputStream) -> io::Result<()> {
         let target = Target::new(request.params());
-        let mut stdout = request.stdout();
-        if target.is("/echo") {
-            echo(&request, &mut stdout).await
-        } else if target.is("/delay") {
-            let delay = target.wait("ms").unwrap_or(self.delay);
-            hello(delay, &mut stdout).await
-        } else if target.is("/bytes") {
-            bytes(target.number("n").unwrap_or(0), &mut stdout).await
-        } else if target.is("/env") {
-            env(request.params(), &mut stdout).await
-        } else if target.is("/status") {
-            status(target.number("code"), &mut stdout).await
-        } else if target.is("/stderr") {
-            write(&mut request.stderr(), b"written by /stderr\n").await?;
-            hello(Duration::ZERO, &mut stdout).await
-        } else if target.is("/events") {
-            let pause = target.wait("ms").unwrap_or(Duration::from_secs(1));
-            events(target.number("n").unwrap_or(10), pause, &mut stdout).await
-        } else if target.is("/stats") {
-            self.stats(&mut stdout).await
-        } else {
-            hello(self.delay, &mut stdout).await
+        let stdout = &mut stdout;
+        match &*target.path {
+            b"/echo" => echo(&request, stdout).await,
+            b"/bytes" => bytes(target.number("n").unwrap_or(0), stdout).await,
+            b"/env" => env(request.params(), stdout).await,
+            b"/status" => status(target.number("code"), stdout).await,
+            b"/stderr" => {
+                request.stderr().write(b"written by /stderr\n").await?;
+                hello(Duration::ZERO, stdout).await
+            }
+            b"/events" => {
+                let pause = target.wait("ms").unwrap_or(Duration::from_secs(1));
+                events(target.number("n").unwrap_or(10), pause, stdout).await
+            }
+            _ => self.stats(stdout).await,
         }
     }
 
@@ -106,12 +114,8 @@ impl Site {
             now.connections, now.active, now.served, now.aborted, now.refused
         );
         let response = format!("Content-Type: application/json\r\n\r\n{json}\n");
-        write(stdout, response.as_bytes()).await
+        Ok(stdout.write(response.as_bytes()).await?)
     }
-}
-
-async fn write(stream: &mut OutputStream, content: &[u8]) -> io::Result<()> {
-    Ok(stream.write(content).await?)
 }
 
 async fn hello(delay: Duration, stdout: &mut OutputStream) -> io::Result<()> {
@@ -119,11 +123,8 @@ async fn hello(delay: Duration, stdout: &mut OutputStream) -> io::Result<()> {
         // On the heap: a request that does not wait need not carry a timer.
         Box::pin(tokio::time::sleep(delay)).await;
     }
-    write(
-        stdout,
-        b"Content-Type: text/plain\r\nContent-Length: 12\r\n\r\nHello world\n",
-    )
-    .await
+    let response = b"Content-Type: text/plain\r\nContent-Length: 12\r\n\r\nHello world\n";
+    Ok(stdout.write(response).await?)
 }
 
 async fn echo(request: &Request, stdout: &mut OutputStream) -> io::Result<()> {
@@ -132,22 +133,22 @@ async fn echo(request: &Request, stdout: &mut OutputStream) -> io::Result<()> {
         let _ = write!(head, "Content-Length: {length}\r\n");
     }
     head.push_str("\r\n");
-    write(stdout, head.as_bytes()).await?;
+    stdout.write(head.as_bytes()).await?;
     let mut stdin = request.stdin();
     while let Some(content) = stdin.read().await? {
-        write(stdout, &content).await?;
+        stdout.write(&content).await?;
     }
     Ok(())
 }
 
 async fn bytes(count: u64, stdout: &mut OutputStream) -> io::Result<()> {
     let head = format!("Content-Type: application/octet-stream\r\nContent-Length: {count}\r\n\r\n");
-    write(stdout, head.as_bytes()).await?;
+    stdout.write(head.as_bytes()).await?;
     let chunk: Vec<u8> = (0..CHUNK).map(|i| (i % PATTERN) as u8).collect();
     let mut left = count;
     while left > 0 {
         let size = usize::try_from(left).unwrap_or(CHUNK).min(CHUNK);
-        write(stdout, &chunk[..size]).await?;
+        stdout.write(&chunk[..size]).await?;
         left -= size as u64;
     }
     Ok(())
@@ -161,14 +162,14 @@ async fn env(params: &Params, stdout: &mut OutputStream) -> io::Result<()> {
         out.extend_from_slice(value);
         out.push(b'\n');
     }
-    write(stdout, &out).await
+    Ok(stdout.write(&out).await?)
 }
 
 async fn status(code: Option<u64>, stdout: &mut OutputStream) -> io::Result<()> {
     let Some(code) = code.filter(|code| (200..=599).contains(code)) else {
         let response = b"Status: 400 Bad Request\r\nContent-Type: text/plain\r\n\r\n\
                          expected ?code=N with N from 200 to 599\n";
-        return write(stdout, response).await;
+        return Ok(stdout.write(response).await?);
     };
     let reason = u16::try_from(code)
         .ok()
@@ -179,18 +180,20 @@ async fn status(code: Option<u64>, stdout: &mut OutputStream) -> io::Result<()> 
     if code != 204 && code != 304 {
         let _ = writeln!(response, "{code}");
     }
-    write(stdout, response.as_bytes()).await
+    Ok(stdout.write(response.as_bytes()).await?)
 }
 
 async fn events(count: u64, pause: Duration, stdout: &mut OutputStream) -> io::Result<()> {
     // nginx is told to pass each event on at once.
     let head = "Content-Type: text/event-stream\r\nCache-Control: no-cache\r\nX-Accel-Buffering: no\r\n\r\n";
-    write(stdout, head.as_bytes()).await?;
+    stdout.write(head.as_bytes()).await?;
     for number in 0..count {
         if number > 0 {
             Box::pin(tokio::time::sleep(pause)).await;
         }
-        write(stdout, format!("data: {number}\n\n").as_bytes()).await?;
+        stdout
+            .write(format!("data: {number}\n\n").as_bytes())
+            .await?;
     }
     Ok(())
 }

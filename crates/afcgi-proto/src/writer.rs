@@ -6,12 +6,15 @@
 //! more than the buffer's size, and a waiting request costs the connection nothing.
 
 use std::collections::VecDeque;
+use std::time::{Duration, Instant};
 
 use crate::record::{HEADER_LEN, Header, MAX_CONTENT, RecordType, RequestId};
 use crate::table::Handle;
 
-/// A buffer that grew beyond this is given back when it is empty, in bytes.
-const KEEP: usize = 64 * 1024;
+/// A buffer that grew beyond this many bytes is given back when nothing was written for a while.
+const KEEP: usize = 4 * 1024;
+/// How long that while is.
+const QUIET: Duration = Duration::from_secs(1);
 
 /// How much a request has written in the current round.
 #[derive(Clone, Copy, Debug, Default)]
@@ -34,6 +37,10 @@ pub(crate) struct Writer {
     turn: usize,
     round: u32,
     waiting: VecDeque<Handle>,
+    /// How often the buffer was emptied, wrapping.
+    emptied: u32,
+    /// Since when the buffer is larger than it need be, and `emptied` at that time.
+    spare_since: Option<(Instant, u32)>,
 }
 
 impl Writer {
@@ -48,6 +55,8 @@ impl Writer {
             // A default `Turn` is of an earlier round.
             round: 1,
             waiting: VecDeque::new(),
+            emptied: 0,
+            spare_since: None,
         }
     }
 
@@ -68,11 +77,33 @@ impl Writer {
         self.sent = self.sent.saturating_add(count).min(self.buffer.len());
         if self.sent == self.buffer.len() {
             self.sent = 0;
-            if self.buffer.capacity() > KEEP {
-                self.buffer = Vec::new();
-            } else {
-                self.buffer.clear();
-            }
+            self.buffer.clear();
+            self.emptied = self.emptied.wrapping_add(1);
+        }
+    }
+
+    /// When [`Writer::release`] is to be called: a busy connection keeps its buffer, so that it
+    /// need not grow again for each batch, and a quiet one gives it back.
+    pub(crate) fn release_at(&mut self, now: Instant) -> Option<Instant> {
+        if self.len() > 0 || self.buffer.capacity() <= KEEP {
+            self.spare_since = None;
+            return None;
+        }
+        let (since, _) = self.spare_since.get_or_insert((now, self.emptied));
+        since.checked_add(QUIET)
+    }
+
+    /// Gives the buffer back if nothing was written since [`Writer::release_at`] first named a time.
+    pub(crate) fn release(&mut self, now: Instant) {
+        let Some((since, emptied)) = self.spare_since else {
+            return;
+        };
+        if now.saturating_duration_since(since) < QUIET {
+            return;
+        }
+        self.spare_since = None;
+        if self.len() == 0 && emptied == self.emptied {
+            self.buffer = Vec::new();
         }
     }
 
@@ -272,6 +303,27 @@ mod tests {
             h == last
         });
         assert_eq!(granted, [last]);
+    }
+
+    #[test]
+    fn a_quiet_connection_gives_its_buffer_back() {
+        let mut writer = Writer::new(1 << 20, 1 << 16);
+        let mut now = Instant::now();
+        assert_eq!(writer.release_at(now), None);
+        let batch = |writer: &mut Writer| {
+            writer.record(RecordType::Stdout, RequestId::new(1), &[0; 60_000]);
+            writer.transmitted(writer.len());
+        };
+        batch(&mut writer);
+        let at = writer.release_at(now).unwrap();
+        batch(&mut writer);
+        now = at;
+        writer.release(now);
+        assert!(writer.buffer.capacity() > 0);
+        now = writer.release_at(now).unwrap();
+        writer.release(now);
+        assert_eq!(writer.buffer.capacity(), 0);
+        assert_eq!(writer.release_at(now), None);
     }
 
     #[test]

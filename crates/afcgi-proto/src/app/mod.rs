@@ -379,7 +379,8 @@ impl Connection {
             .half_closed
             .map(|(at, _)| at)
             .filter(|_| !self.table.is_empty());
-        [idle, params, stall, half_closed]
+        let release = self.writer.release_at(now);
+        [idle, params, stall, half_closed, release]
             .into_iter()
             .flatten()
             .min()
@@ -393,6 +394,7 @@ impl Connection {
                 self.closing.timed_out = true;
             }
         }
+        self.writer.release(now);
         self.give_up_stalled(now);
         self.give_up_incomplete(now);
         if let Some((at, count)) = self.closing.half_closed

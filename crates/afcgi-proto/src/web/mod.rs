@@ -375,17 +375,19 @@ impl Connection {
     }
 
     /// When [`Connection::handle_timeout`] is to be called, as things are now.
-    pub fn deadline(&self) -> Option<Instant> {
+    pub fn deadline(&mut self, now: Instant) -> Option<Instant> {
         let stall = self
             .blocked
             .filter(|_| self.active() > 1)
             .and_then(|(_, since)| since.checked_add(self.config.stall_timeout));
         let drain = self.drain_check_at.filter(|_| self.draining > 0);
-        stall.into_iter().chain(drain).min()
+        let release = self.writer.release_at(now);
+        [stall, drain, release].into_iter().flatten().min()
     }
 
     /// Does what is due.
     pub fn handle_timeout(&mut self, now: Instant) {
+        self.writer.release(now);
         if let Some((handle, since)) = self.blocked.filter(|_| self.active() > 1)
             && now.saturating_duration_since(since) >= self.config.stall_timeout
         {

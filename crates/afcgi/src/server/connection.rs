@@ -14,12 +14,13 @@ use std::time::{Duration, Instant};
 
 use afcgi_proto::app::{self, Event, Refusal};
 use afcgi_proto::{BeginRequest, Handle, Params, ProtocolStatus};
+use pin_project_lite::pin_project;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::runtime::RuntimeFlavor;
 use tokio::time::Sleep;
 
 use super::app::App;
-use super::request::Request;
+use super::request::{AppStatus, Request};
 use super::shared::Shared;
 use super::stats::Stats;
 
@@ -204,11 +205,12 @@ where
                 handle,
                 counted: false,
             };
-            let app = self.app.clone();
-            let task = tokio::spawn(async move {
-                let mut finish = finish;
-                let status = app.call(request).await;
-                finish.finish(status.0);
+            let task = tokio::spawn(Answer {
+                state: Answering::Begun {
+                    start: Some((self.app.clone(), request)),
+                    call: A::call,
+                },
+                finish,
             });
             aborts.push((handle, task.abort_handle()));
         }
@@ -348,6 +350,48 @@ impl<IO, A> Drop for Driver<IO, A> {
         for task in cancelled {
             task.cancel();
         }
+    }
+}
+
+pin_project! {
+    /// The task of a request: calls the application and finishes the request. An async block would
+    /// do, but it would hold what it starts with beside what it becomes.
+    struct Answer<A, C, F> {
+        #[pin]
+        state: Answering<A, C, F>,
+        finish: Finish,
+    }
+}
+
+pin_project! {
+    #[project = AnsweringProjection]
+    enum Answering<A, C, F> {
+        Begun { start: Option<(A, Request)>, call: C },
+        Called { #[pin] answer: F },
+    }
+}
+
+impl<A, C, F> Future for Answer<A, C, F>
+where
+    C: Fn(A, Request) -> F,
+    F: Future<Output = AppStatus>,
+{
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let mut this = self.project();
+        if let AnsweringProjection::Begun { start, call } = this.state.as_mut().project()
+            && let Some((app, request)) = start.take()
+        {
+            let answer = call(app, request);
+            this.state.set(Answering::Called { answer });
+        }
+        let AnsweringProjection::Called { answer } = this.state.project() else {
+            return Poll::Ready(());
+        };
+        let status = ready!(answer.poll(cx));
+        this.finish.finish(status.0);
+        Poll::Ready(())
     }
 }
 

@@ -14,8 +14,10 @@ pub(crate) struct Peer {
     pub(crate) name: &'static str,
     source: Source,
     program: &'static str,
-    /// Written before the port in its only argument.
+    /// Written before the port in its first argument.
     prefix: &'static str,
+    /// Further arguments.
+    arguments: &'static [&'static str],
     /// Whether it serves more than one request on a connection at once.
     pub(crate) multiplexes: bool,
     /// Whether a query of `ms=N` holds a request.
@@ -42,6 +44,7 @@ pub(crate) const PEERS: [Peer; 7] = [
         source: Source::Rust,
         program: "peer-raw-epoll",
         prefix: "127.0.0.1:",
+        arguments: &[],
         multiplexes: true,
         holds: false,
     },
@@ -50,6 +53,7 @@ pub(crate) const PEERS: [Peer; 7] = [
         source: Source::Rust,
         program: "peer-bare-tokio",
         prefix: "127.0.0.1:",
+        arguments: &[],
         multiplexes: true,
         holds: true,
     },
@@ -58,6 +62,8 @@ pub(crate) const PEERS: [Peer; 7] = [
         source: Source::Own,
         program: "afcgitest",
         prefix: "127.0.0.1:",
+        // As many as there are ids, so that 20,000 can be held on one connection.
+        arguments: &["--max-connection-requests=65535", "--max-requests=65535"],
         multiplexes: true,
         holds: true,
     },
@@ -66,6 +72,7 @@ pub(crate) const PEERS: [Peer; 7] = [
         source: Source::Own,
         program: "hello",
         prefix: "127.0.0.1:",
+        arguments: &[],
         multiplexes: true,
         holds: false,
     },
@@ -74,6 +81,7 @@ pub(crate) const PEERS: [Peer; 7] = [
         source: Source::Rust,
         program: "peer-tokio-fastcgi",
         prefix: "127.0.0.1:",
+        arguments: &[],
         multiplexes: true,
         holds: true,
     },
@@ -82,6 +90,7 @@ pub(crate) const PEERS: [Peer; 7] = [
         source: Source::Go,
         program: "peer-go",
         prefix: "127.0.0.1:",
+        arguments: &[],
         multiplexes: true,
         holds: true,
     },
@@ -90,6 +99,7 @@ pub(crate) const PEERS: [Peer; 7] = [
         source: Source::C,
         program: "peer-libfcgi",
         prefix: ":",
+        arguments: &[],
         multiplexes: false,
         holds: false,
     },
@@ -172,12 +182,9 @@ impl Places {
     pub(crate) fn start(&self, peer: &Peer, core: usize, home: usize) -> Result<(Process, Target)> {
         let port = free_port()?;
         let program = self.program(peer).display().to_string();
-        let mut process = Process::spawn(
-            peer.name,
-            &[program, format!("{}{port}", peer.prefix)],
-            core,
-            home,
-        )?;
+        let mut command = vec![program, format!("{}{port}", peer.prefix)];
+        command.extend(peer.arguments.iter().map(|&argument| argument.to_owned()));
+        let mut process = Process::spawn(peer.name, &command, core, home)?;
         let target = Target::Tcp(([127, 0, 0, 1], port).into());
         process.wait_for(&target)?;
         Ok((process, target))

@@ -6,11 +6,15 @@ use std::io;
 use std::time::Duration;
 
 use afcgi::{App, AppStatus, OutputStream, Params, Request, Stats};
+use tokio::fs::File;
+use tokio::io::{AsyncReadExt, AsyncSeekExt, AsyncWriteExt};
 
 /// The period of the bytes of `/bytes`: byte `i` is `i % 251`.
 const PATTERN: usize = 251;
 /// Bytes of `/bytes` that are written at a time: a multiple of the pattern.
 const CHUNK: usize = PATTERN * 256;
+/// Bytes of a body that `/echo` keeps in memory.
+const ECHO_MEMORY: usize = 1 << 20;
 /// The longest wait that a request may ask for.
 const LONGEST: Duration = Duration::from_secs(3600);
 
@@ -127,17 +131,41 @@ async fn hello(delay: Duration, stdout: &mut OutputStream) -> io::Result<()> {
     Ok(stdout.write(response).await?)
 }
 
+/// Reads the whole body before it answers: nginx sends no more of a body once it has passed the head
+/// of the response on. What is too much for memory waits in a temporary file.
 async fn echo(request: &Request, stdout: &mut OutputStream) -> io::Result<()> {
-    let mut head = String::from("Content-Type: application/octet-stream\r\n");
-    if let Some(length) = request.content_length() {
-        let _ = write!(head, "Content-Length: {length}\r\n");
-    }
-    head.push_str("\r\n");
-    stdout.write(head.as_bytes()).await?;
     let mut stdin = request.stdin();
+    let mut body = Vec::new();
+    let mut file = None;
+    let mut length = 0;
     while let Some(content) = stdin.read().await? {
-        stdout.write(&content).await?;
+        length += content.len();
+        body.extend_from_slice(&content);
+        if body.len() >= ECHO_MEMORY {
+            let file = match &mut file {
+                Some(file) => file,
+                None => file.insert(File::from_std(tempfile::tempfile()?)),
+            };
+            file.write_all(&body).await?;
+            body.clear();
+        }
     }
+    let head =
+        format!("Content-Type: application/octet-stream\r\nContent-Length: {length}\r\n\r\n");
+    stdout.write(head.as_bytes()).await?;
+    if let Some(mut file) = file {
+        file.flush().await?;
+        file.rewind().await?;
+        let mut piece = vec![0; CHUNK];
+        loop {
+            let size = file.read(&mut piece).await?;
+            if size == 0 {
+                break;
+            }
+            stdout.write(&piece[..size]).await?;
+        }
+    }
+    stdout.write(&body).await?;
     Ok(())
 }
 

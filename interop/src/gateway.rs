@@ -59,12 +59,19 @@ impl Gateway {
             Kind::Apache => apache(dir, port, app),
             Kind::Caddy => caddy(dir, port, app),
         };
-        let mut process = Process::start(&format!("{kind:?}"), &command, &dir.join("log"));
-        let url = format!("http://127.0.0.1:{port}");
+        let process = Process::start(&format!("{kind:?}"), &command, &dir.join("log"));
+        let mut gateway = Self {
+            kind,
+            process,
+            url: format!("http://127.0.0.1:{port}"),
+            error_log: dir.join("error.log"),
+            _dir: temp,
+        };
         let client = http::client();
+        let url = gateway.url("/ready");
         eventually(&format!("{kind:?} answers"), SOON, || {
-            process.assert_running();
-            let request = client.get(format!("{url}/ready"));
+            gateway.process.assert_running();
+            let request = client.get(&url);
             async move {
                 let response = request.send().await.map_err(|error| format!("{error:?}"))?;
                 if response.status().is_success() {
@@ -75,13 +82,7 @@ impl Gateway {
             }
         })
         .await;
-        Self {
-            kind,
-            process,
-            url,
-            error_log: dir.join("error.log"),
-            _dir: temp,
-        }
+        gateway
     }
 
     /// The URL of a path with its query.

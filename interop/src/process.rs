@@ -121,14 +121,21 @@ impl Process {
         }
     }
 
-    /// Resident memory in bytes, from /proc; the process must be running.
+    /// Resident memory now, in bytes, from /proc; the process must be running.
     pub fn resident(&mut self) -> u64 {
+        self.memory("VmRSS:")
+    }
+
+    /// The most resident memory it has ever had, in bytes.
+    pub fn peak(&mut self) -> u64 {
+        self.memory("VmHWM:")
+    }
+
+    fn memory(&mut self, name: &str) -> u64 {
         self.assert_running();
         let status = read(Path::new(&format!("/proc/{}/status", self.id())));
-        let line = status
-            .lines()
-            .find_map(|line| line.strip_prefix("VmRSS:"))
-            .expect("VmRSS in /proc/PID/status");
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        let line = line.unwrap_or_else(|| panic!("no {name} in /proc/PID/status"));
         let kilobytes: u64 = line
             .trim()
             .trim_end_matches(" kB")

@@ -2,6 +2,9 @@
 
 use std::future::Future;
 use std::net::TcpListener;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixListener};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
@@ -32,20 +35,31 @@ where
     }
 }
 
-/// A TCP port on 127.0.0.1 that nobody listens on.
+/// A TCP port on 127.0.0.1 that nobody listens on, and that this function gives nobody else while this process lives.
 ///
 /// It lies below the range from which the kernel takes ports for outgoing connections (32768 and up), so that none of the thousands of
-/// connections of a test run can take it before its server does. No port is given twice by one process.
+/// connections of a test run can take it before its server does. Test programs that run side by side know of each other by a socket in
+/// the abstract namespace, whose name holds the port; the kernel removes it with the process.
 pub fn free_port() -> u16 {
     const FIRST: u16 = 20_000;
     const COUNT: u16 = 12_000;
     static NEXT: AtomicU16 = AtomicU16::new(0);
-    // Test programs run side by side: each starts somewhere else.
-    let start = (std::process::id() % u32::from(COUNT)) as u16;
+    static RESERVED: Mutex<Vec<UnixListener>> = Mutex::new(Vec::new());
+    // Each program starts somewhere else, so that they seldom meet.
+    let start = (std::process::id().wrapping_mul(997) % u32::from(COUNT)) as u16;
     for _ in 0..COUNT {
         let step = NEXT.fetch_add(1, Ordering::Relaxed);
-        let port = FIRST + (start.wrapping_mul(37).wrapping_add(step)) % COUNT;
+        let port = FIRST + start.wrapping_add(step) % COUNT;
+        let name = SocketAddr::from_abstract_name(format!("afcgi-interop-port-{port}"))
+            .expect("a short name");
+        let Ok(reserved) = UnixListener::bind_addr(&name) else {
+            continue;
+        };
         if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            RESERVED
+                .lock()
+                .expect("no panic while it is held")
+                .push(reserved);
             return port;
         }
     }

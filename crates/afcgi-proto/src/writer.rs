@@ -79,6 +79,9 @@ impl Writer {
             self.sent = 0;
             self.buffer.clear();
             self.emptied = self.emptied.wrapping_add(1);
+            // Nobody has anything in an empty buffer, so everybody has a whole turn again. Whoever
+            // waits does so while something is pending, and what is pending ends in here.
+            self.round = self.round.wrapping_add(1);
         }
     }
 
@@ -249,6 +252,19 @@ mod tests {
             writer.stream(handle, &mut turn, RecordType::Stdout, &[7; 50]),
             50
         );
+    }
+
+    #[test]
+    fn a_turn_that_was_used_up_exactly_comes_back() {
+        let mut writer = Writer::new(1000, 100);
+        let handle = handles(1)[0];
+        let mut turn = Turn::default();
+        for _ in 0..5 {
+            let written = writer.stream(handle, &mut turn, RecordType::Stdout, &[7; 100]);
+            assert_eq!(written, 100);
+            assert!(!writer.has_waiting());
+            writer.transmitted(writer.len());
+        }
     }
 
     #[test]

@@ -4,8 +4,6 @@
 mod body;
 mod request;
 mod response;
-#[cfg(test)]
-mod tests;
 
 use std::fmt::Display;
 

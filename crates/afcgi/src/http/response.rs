@@ -110,8 +110,10 @@ fn head(out: &mut BytesMut, parts: &http::response::Parts, length: Option<u64>) 
         out.extend_from_slice(reason.as_bytes());
     }
     out.extend_from_slice(b"\r\n");
+    // A response that cannot have a body has no length either (RFC 9110 section 8.6).
+    let bodiless = parts.status.is_informational() || parts.status == StatusCode::NO_CONTENT;
     for (name, value) in &parts.headers {
-        if is_of_the_connection(name) {
+        if is_of_the_connection(name) || (bodiless && *name == CONTENT_LENGTH) {
             continue;
         }
         out.extend_from_slice(name.as_str().as_bytes());
@@ -119,10 +121,9 @@ fn head(out: &mut BytesMut, parts: &http::response::Parts, length: Option<u64>) 
         out.extend_from_slice(value.as_bytes());
         out.extend_from_slice(b"\r\n");
     }
-    let may_have_body = !(parts.status.is_informational()
-        || parts.status == StatusCode::NO_CONTENT
-        || parts.status == StatusCode::NOT_MODIFIED);
-    if let Some(length) = length.filter(|_| may_have_body)
+    if let Some(length) = length
+        && !bodiless
+        && parts.status != StatusCode::NOT_MODIFIED
         && !parts.headers.contains_key(CONTENT_LENGTH)
     {
         out.extend_from_slice(format!("content-length: {length}\r\n").as_bytes());

@@ -183,6 +183,3 @@ where
         .serve(crate::http(service))
         .await
 }
-
-#[cfg(test)]
-mod tests;

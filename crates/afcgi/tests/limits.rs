@@ -3,6 +3,7 @@
 mod common;
 
 use std::io::ErrorKind;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -22,20 +23,16 @@ async fn wait_for(gate: Arc<Semaphore>, request: Request) -> std::io::Result<()>
     Ok(request.stdout().write(b"\r\n\r\ndone").await?)
 }
 
+type Answered = Pin<Box<dyn Future<Output = std::io::Result<()>> + Send>>;
+
 /// An application whose requests wait for permits.
 fn gated() -> (
     Arc<Semaphore>,
-    impl Fn(Request) -> std::pin::Pin<Box<dyn Future<Output = std::io::Result<()>> + Send>>
-    + Clone
-    + Send
-    + Sync
-    + 'static,
+    impl Fn(Request) -> Answered + Clone + Send + Sync + 'static,
 ) {
     let gate = Arc::new(Semaphore::new(0));
     let held = Arc::clone(&gate);
-    let app = move |request: Request| -> std::pin::Pin<Box<dyn Future<Output = _> + Send>> {
-        Box::pin(wait_for(Arc::clone(&held), request))
-    };
+    let app = move |request| -> Answered { Box::pin(wait_for(Arc::clone(&held), request)) };
     (gate, app)
 }
 

@@ -378,7 +378,7 @@ async fn a_body_that_is_not_read_holds_the_web_server_back() {
         assert!(sent < 64 << 20, "all of {sent} bytes was taken in");
     }
     go.notify_one();
-    while sent % record.len() != 0 {
+    while !sent.is_multiple_of(record.len()) {
         sent += patient(client.socket.write(&record[sent % record.len()..]))
             .await
             .unwrap();

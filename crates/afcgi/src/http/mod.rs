@@ -14,7 +14,7 @@ use tower::{Service, ServiceExt};
 
 use crate::server::{App, AppStatus, Request};
 
-/// An application that speaks HTTP. Made by [`http`].
+/// An application that speaks HTTP. Made by [`http()`].
 #[derive(Clone, Debug)]
 pub struct Http<S>(S);
 

@@ -18,3 +18,8 @@ pub mod process;
 pub mod raw;
 pub mod suite;
 pub mod wait;
+
+// The Rust of the README is compiled with the documentation tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;

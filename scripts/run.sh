@@ -34,18 +34,19 @@ app_pid=
 web_pid=
 asked=
 
-# Ends what runs, by id, and waits until it is gone.
+# Ends what runs, by id, and waits until it is gone. Each is a process group of its own, so that no worker of an nginx that was killed
+# is left.
 stop() {
     local pid patience
     for pid in $web_pid $app_pid; do
-        kill -TERM "$pid" 2>/dev/null
+        kill -TERM -- "-$pid" 2>/dev/null
     done
     for pid in $web_pid $app_pid; do
         for ((patience = 100; patience > 0; patience--)); do
-            kill -0 "$pid" 2>/dev/null || break
+            kill -0 -- "-$pid" 2>/dev/null || break
             sleep 0.1
         done
-        kill -KILL "$pid" 2>/dev/null && say "process $pid did not stop within 10 s and was killed"
+        kill -KILL -- "-$pid" 2>/dev/null && say "process $pid did not stop within 10 s and was killed"
         wait "$pid" 2>/dev/null
     done
     web_pid=
@@ -54,7 +55,7 @@ stop() {
 trap stop EXIT
 trap 'asked=yes' INT TERM HUP
 
-# The two run in process groups of their own: Ctrl-C reaches this script only, which then stops them in order.
+# In process groups of their own, so that Ctrl-C reaches this script only.
 set -m
 target/release/afcgitest "127.0.0.1:$app" </dev/null >"$logs/afcgitest.log" 2>&1 &
 app_pid=$!
@@ -64,9 +65,10 @@ set +m
 
 # Says which of the two has died, with the end of its logs, and leaves.
 die_of() {
-    local name=$1 pid=$2 log
-    wait "$pid"
-    printf '%s: %s has ended on its own with exit status %s. The end of its log:\n' "$(basename "$0")" "$name" "$?" >&2
+    local name=$1 pid=$2 status log
+    wait "$pid" 2>/dev/null
+    status=$?
+    printf 'run.sh: %s has ended on its own with exit status %s. The end of its log:\n' "$name" "$status" >&2
     shift 2
     for log in "$@"; do
         [ ! -s "$log" ] || tail -n 10 "$log" | sed 's/^/    /' >&2

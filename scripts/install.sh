@@ -40,6 +40,7 @@ test_needs=(
     "php-fpm: /usr/sbin/php-fpm*"
     "golang-go: go"
     "procps: ps"
+    "spawn-fcgi: spawn-fcgi"
 )
 bench_needs=(
     "haproxy: haproxy"

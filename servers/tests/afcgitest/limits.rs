@@ -1,0 +1,199 @@
+//! The limits that the command line sets, and who may connect.
+
+use std::time::Instant;
+
+use afcgi_interop::wait::{SOON, eventually};
+use afcgi_proto::{ProtocolStatus, Values};
+use tempfile::tempdir;
+
+use crate::AFCGITEST;
+use crate::common::{Server, command, left, listens_unix, logs, start};
+
+const OVERLOADED: Option<ProtocolStatus> = Some(ProtocolStatus::Overloaded);
+
+#[tokio::test]
+async fn r40_limits_are_told() {
+    let options = ["--max-requests", "7", "--max-connections", "3"];
+    let server = Server::start(AFCGITEST, &options).await;
+    let values = Values {
+        max_conns: Some(3),
+        max_reqs: Some(7),
+        mpxs_conns: Some(true),
+    };
+    assert_eq!(server.client().await.values().await, values);
+
+    let server = Server::start(AFCGITEST, &["--max-connection-requests", "1"]).await;
+    assert_eq!(server.client().await.values().await.mpxs_conns, Some(false));
+}
+
+#[tokio::test]
+async fn r51_more_requests_than_may_be_are_refused() {
+    let server = Server::start(AFCGITEST, &["--max-requests", "2"]).await;
+    let (mut one, mut other) = (server.client().await, server.client().await);
+    let first = one.open("/delay?ms=3600000").await;
+    // It counts once the server has read it.
+    let second = one.open("/events?n=2&ms=3600000").await;
+    one.read_until(second, "data: 0").await;
+    for client in [&mut one, &mut other] {
+        let third = client.open("/").await;
+        let end = client.end(third).await;
+        assert_eq!(end.map(|end| end.protocol_status), OVERLOADED);
+    }
+    one.abort(first).await;
+    // The aborted one counts until its handler is dropped, a moment later.
+    let start = Instant::now();
+    loop {
+        let request = one.open("/").await;
+        let end = one.end(request).await.expect("an end");
+        if end.protocol_status == ProtocolStatus::RequestComplete {
+            break;
+        }
+        assert!(start.elapsed() < SOON, "{end:?}");
+    }
+}
+
+#[tokio::test]
+async fn more_requests_on_a_connection_than_may_be_are_refused() {
+    let server = Server::start(AFCGITEST, &["--max-connection-requests", "1"]).await;
+    let (mut one, mut other) = (server.client().await, server.client().await);
+    let first = one.open("/delay?ms=3600000").await;
+    let second = one.open("/").await;
+    let end = one.end(second).await;
+    assert!(
+        end.is_some_and(|end| end.protocol_status != ProtocolStatus::RequestComplete),
+        "{end:?}"
+    );
+    assert_eq!(other.get("/").await.text(), "Hello world\n");
+    one.abort(first).await;
+}
+
+#[tokio::test]
+async fn more_connections_than_may_be_are_closed() {
+    let server = Server::start(AFCGITEST, &["--max-connections", "1"]).await;
+    // The connection by which the start was noticed may still be there.
+    let mut first = eventually("the only connection", SOON, || async {
+        let mut client = server.client().await;
+        let request = client.open("/").await;
+        client
+            .end(request)
+            .await
+            .map(|_| client)
+            .ok_or_else(|| "refused".to_owned())
+    })
+    .await;
+    server.client().await.closed().await;
+    assert_eq!(first.get("/").await.text(), "Hello world\n");
+}
+
+#[tokio::test]
+async fn idle_connections_are_closed() {
+    let server = Server::start(AFCGITEST, &["--idle-timeout", "200ms"]).await;
+    let mut client = server.client().await;
+    // A request that takes longer is not idle.
+    assert_eq!(client.get("/delay?ms=1000").await.text(), "Hello world\n");
+    client.closed().await;
+}
+
+#[tokio::test]
+async fn r34_only_the_listed_may_connect() {
+    let folder = tempdir().expect("a folder");
+    let socket = folder.path().join("app.sock");
+    for (list, tcp, warns) in [
+        ("127.0.0.1, ::1", true, false),
+        ("192.0.2.1", false, false),
+        ("nonsense", false, true),
+    ] {
+        let port = afcgi_interop::wait::free_port();
+        let address = format!("127.0.0.1:{port}");
+        let mut command = command(AFCGITEST);
+        command
+            .arg(&address)
+            .arg(&socket)
+            .env("FCGI_WEB_SERVER_ADDRS", list);
+        let mut process = start(&command, folder.path());
+        listens_unix(&mut process, &socket).await;
+        let mut client = crate::common::client::Client::tcp(&address).await;
+        if tcp {
+            assert_eq!(client.get("/").await.text(), "Hello world\n");
+        } else {
+            client.closed().await;
+            logs(&process, "is not among FCGI_WEB_SERVER_ADDRS").await;
+        }
+        assert_eq!(
+            process.log().contains("no IP address"),
+            warns,
+            "{}",
+            process.log()
+        );
+        // Nobody on a unix socket is listed.
+        crate::common::client::Client::unix(&socket)
+            .await
+            .closed()
+            .await;
+        assert!(process.stop().success());
+    }
+}
+
+#[tokio::test]
+async fn threads_share_the_connections() {
+    for threads in ["0", "3"] {
+        let server = Server::start(AFCGITEST, &["--threads", threads]).await;
+        let mut clients = Vec::new();
+        for _ in 0..6 {
+            clients.push(server.client().await);
+        }
+        for client in &mut clients {
+            assert_eq!(client.get("/").await.text(), "Hello world\n");
+        }
+        if threads != "0" {
+            let tasks = std::fs::read_dir(format!("/proc/{}/task", server.process.id()))
+                .expect("its threads");
+            assert_eq!(tasks.count(), 4, "one that accepts and three");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_it_cannot_be_told_is_said_clearly() {
+    let folder = tempdir().expect("a folder");
+    for (arguments, expected) in [
+        (&["5000"][..], "`5000` is no address: expected HOST:PORT"),
+        (&["::1:5000"], "is no address"),
+        (&["127.0.0.1:99999"], "is no address"),
+        (
+            &["--delay", "soon", ":0"],
+            "invalid value 'soon' for '--delay <DURATION>'",
+        ),
+        (&["--threads", "some", ":0"], "'--threads <N>'"),
+        (
+            &["--max-requests", "many", ":0"],
+            "invalid value 'many' for '--max-requests <N>'",
+        ),
+        (&["--mode", "9", "./a"], "expected permission bits in octal"),
+        (&["--sorry", ":0"], "unexpected argument '--sorry'"),
+        (
+            &["/no/such/folder/app.sock"],
+            "cannot listen at unix:/no/such/folder/app.sock",
+        ),
+        (
+            &["no.such.host.invalid:5000"],
+            "cannot listen at no.such.host.invalid:5000",
+        ),
+        (
+            &[],
+            "descriptor 0 is not a listening socket: name an address",
+        ),
+    ] {
+        let mut command = command(AFCGITEST);
+        command.args(arguments);
+        let mut process = start(&command, folder.path());
+        let status = left(&mut process).await;
+        let log = process.log();
+        assert!(
+            matches!(status.code(), Some(1 | 2)),
+            "{arguments:?}: {status}"
+        );
+        assert!(log.contains(expected), "{arguments:?}: {log}");
+        assert!(!log.contains("panicked"), "{log}");
+    }
+}

@@ -119,7 +119,7 @@ async fn guards(web: &Web) {
 #[tokio::test]
 async fn r54_it_is_an_authorizer_of_lighttpd() {
     let users = users();
-    let (authorizer, app) = (
+    let (mut authorizer, app) = (
         authorizer(&users).await,
         Server::start(AFCGITEST, &[]).await,
     );
@@ -157,12 +157,15 @@ async fn r54_it_is_an_authorizer_of_lighttpd() {
         .expect("GET");
     assert_eq!(passed.text().await.expect("text"), "secret");
     guards(&web).await;
+    // Without its authorizer it fails closed.
+    assert!(authorizer.process.stop().success());
+    assert!(get(&web, Some(ALICE)).await.status().is_server_error());
 }
 
 #[tokio::test]
 async fn it_answers_auth_request_of_nginx() {
     let users = users();
-    let (authorizer, app) = (
+    let (mut authorizer, app) = (
         authorizer(&users).await,
         Server::start(AFCGITEST, &[]).await,
     );
@@ -180,4 +183,7 @@ async fn it_answers_auth_request_of_nginx() {
     ))
     .await;
     guards(&web).await;
+    // Without its authorizer it fails closed.
+    assert!(authorizer.process.stop().success());
+    assert!(get(&web, Some(ALICE)).await.status().is_server_error());
 }

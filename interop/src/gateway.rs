@@ -18,6 +18,8 @@ use crate::wait::{SOON, eventually, free_port};
 pub enum Kind {
     /// Stock nginx: a connection per request, response not buffered so that events come as they are sent.
     Nginx,
+    /// nginx with the module of this project: all requests of a worker on one connection. The module must be built (`make module`).
+    Module,
     /// HAProxy with `mpxs-conns`: several requests on a connection, with odd ids.
     Haproxy,
     /// lighttpd: a connection per request.
@@ -53,7 +55,8 @@ impl Gateway {
             .expect("permissions of the folder");
         let port = free_port();
         let command = match kind {
-            Kind::Nginx => nginx(dir, port, app),
+            Kind::Nginx => nginx(dir, port, app, false),
+            Kind::Module => nginx(dir, port, app, true),
             Kind::Haproxy => haproxy(dir, port, app),
             Kind::Lighttpd => lighttpd(dir, port, app),
             Kind::Apache => apache(dir, port, app),
@@ -117,9 +120,27 @@ fn write(path: &Path, text: &str) {
     std::fs::write(path, text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
 }
 
-fn nginx(dir: &Path, port: u16, app: u16) -> Command {
+fn nginx(dir: &Path, port: u16, app: u16, with_module: bool) -> Command {
+    let (mut load, mut multiplex) = (String::new(), "");
+    let mut program = PathBuf::from("/usr/sbin/nginx");
+    if with_module {
+        let build = Path::new(env!("CARGO_MANIFEST_DIR")).join("../nginx/build");
+        let module = build.join("ngx_http_fastcgi_multiplex_module.so");
+        assert!(
+            module.is_file(),
+            "{} is not there: run make module",
+            module.display()
+        );
+        load = format!("load_module {};", module.display());
+        multiplex = "fastcgi_multiplex;";
+        // The module may be for an nginx that was built beside it.
+        if build.join("nginx").is_file() {
+            program = build.join("nginx");
+        }
+    }
     let config = format!(
-        r#"daemon off;
+        r#"{load}
+daemon off;
 user root;
 worker_processes 2;
 pid nginx.pid;
@@ -133,11 +154,22 @@ http {{
     uwsgi_temp_path uwsgi;
     scgi_temp_path scgi;
     client_max_body_size 100m;
+    upstream app {{
+        server 127.0.0.1:{app};
+        {multiplex}
+    }}
     server {{
         listen 127.0.0.1:{port};
         location / {{
-            include /etc/nginx/fastcgi_params;
-            fastcgi_pass 127.0.0.1:{app};
+            fastcgi_param QUERY_STRING $query_string;
+            fastcgi_param REQUEST_METHOD $request_method;
+            fastcgi_param CONTENT_TYPE $content_type;
+            fastcgi_param CONTENT_LENGTH $content_length;
+            fastcgi_param SCRIPT_NAME $fastcgi_script_name;
+            fastcgi_param REQUEST_URI $request_uri;
+            fastcgi_param SERVER_PROTOCOL $server_protocol;
+            fastcgi_param REMOTE_ADDR $remote_addr;
+            fastcgi_pass app;
             fastcgi_buffering off;
             fastcgi_request_buffering off;
         }}
@@ -146,7 +178,7 @@ http {{
 "#
     );
     write(&dir.join("nginx.conf"), &config);
-    let mut command = Command::new("/usr/sbin/nginx");
+    let mut command = Command::new(program);
     command
         .arg("-p")
         .arg(dir)

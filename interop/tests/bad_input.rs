@@ -1,5 +1,6 @@
 //! What no web server sends: `afcgitest` says in its log what is wrong, keeps its memory bounded, and serves everyone else meanwhile.
 
+use std::cell::Cell;
 use std::future::Future;
 use std::time::Duration;
 
@@ -7,7 +8,6 @@ use afcgi_interop::app::App;
 use afcgi_interop::http::noise;
 use afcgi_interop::raw::{self, begin, kind, pair, params, record, request};
 use afcgi_interop::wait::{SOON, eventually};
-use futures_util::future::{Either, select};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -28,16 +28,20 @@ async fn others_are_served<T>(app: &mut App, attack: impl Future<Output = T>) ->
         .expect("a request that is held");
     next_event(&mut held).await;
 
+    // Joined and not raced: a race would cut off the reading of a record in the middle.
+    let over = Cell::new(false);
+    let attack = async {
+        let result = attack.await;
+        over.set(true);
+        result
+    };
     let others = async {
-        loop {
+        while !over.get() {
             assert_hello(port).await;
             next_event(&mut held).await;
         }
     };
-    let result = match select(Box::pin(attack), Box::pin(others)).await {
-        Either::Left((result, _)) => result,
-        Either::Right((never, _)) => never,
-    };
+    let (result, ()) = tokio::join!(attack, others);
     assert_hello(port).await;
     next_event(&mut held).await;
     let peak = app.process.peak();

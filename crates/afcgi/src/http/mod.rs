@@ -26,7 +26,9 @@ pub struct Http<S>(S);
 /// 200 allows, and its `Variable-NAME` header fields become parameters.
 ///
 /// A service that fails, or whose response body fails before any of it was sent, is answered for
-/// with status 500.
+/// with status 500. A body that fails later ends the request with application status 1, which says
+/// less than one would like: web servers pass on what came as if it were all, unless there was a
+/// Content-Length.
 pub fn http<S, B>(service: S) -> Http<S>
 where
     S: Service<::http::Request<Body>, Response = ::http::Response<B>>,

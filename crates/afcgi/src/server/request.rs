@@ -173,7 +173,7 @@ impl<T: Into<Self>, E: fmt::Display> From<Result<T, E>> for AppStatus {
         match result {
             Ok(status) => status.into(),
             Err(error) => {
-                tracing::debug!(%error, "request failed");
+                tracing::info!(%error, "request failed");
                 Self::FAILURE
             }
         }

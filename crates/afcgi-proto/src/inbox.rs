@@ -37,6 +37,13 @@ impl std::fmt::Display for Broken {
 
 impl std::error::Error for Broken {}
 
+/// How much room a stream must have for more of it to be received. One that had filled its buffer
+/// has to be drained by half: a consumer that takes a byte now and then would otherwise hold up its
+/// connection for ever without ever being late.
+pub(crate) fn least_room(limit: usize, was_full: bool) -> usize {
+    if was_full { (limit / 2).max(1) } else { 1 }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Open,

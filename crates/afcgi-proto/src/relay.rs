@@ -120,10 +120,10 @@ impl Relay {
                 return Ok(bytes.len().saturating_sub(rest.len()));
             };
             let output = match fragment.header.record_type {
-                RecordType::Params => Output::Params,
-                RecordType::Stdin => Output::Stdin,
-                RecordType::Data => Output::Data,
-                RecordType::BeginRequest => {
+                RecordType::Params if self.begun() => Output::Params,
+                RecordType::Stdin if self.begun() => Output::Stdin,
+                RecordType::Data if self.begun() => Output::Data,
+                RecordType::BeginRequest if !self.begun() => {
                     self.begin(connection, fragment.header, fragment.content)?;
                     continue;
                 }
@@ -139,6 +139,10 @@ impl Relay {
             };
             done.map_err(|_| RelayError::Gone)?;
         }
+    }
+
+    fn begun(&self) -> bool {
+        self.begin.len() >= BODY_LEN
     }
 
     fn begin(

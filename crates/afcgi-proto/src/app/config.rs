@@ -6,9 +6,10 @@ use crate::values::Values;
 
 /// Limits of one connection, all of them enforced.
 ///
-/// A connection's memory is bounded by `requests × (params_bytes + 2 × stdin_buffer)` plus
-/// `output_buffer + output_turn` and 24 bytes for each request that ends; what is held for requests
-/// whose PARAMS is not complete, by `incomplete_bytes`.
+/// A connection holds at most `requests × (params_bytes + stdin_buffer)` bytes of input (twice the
+/// `stdin_buffer` for a filter), of which at most `incomplete_bytes` for requests whose PARAMS is not
+/// complete, and `2 × (output_buffer + output_turn) + 64 × requests` bytes of output. A buffer that
+/// grows may take up to twice its content.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// What GET_VALUES is answered with.
@@ -21,16 +22,18 @@ pub struct Config {
     pub params_pairs: usize,
     /// Time for PARAMS to become complete, to within a quarter. Default: 30 s.
     pub params_timeout: Duration,
-    /// Bytes of PARAMS that are held for all requests whose PARAMS is not complete; a request that
-    /// would exceed it is refused with OVERLOADED. Default: 4 MiB.
+    /// Bytes that are held for all requests whose PARAMS is not complete; a request that would
+    /// exceed it is refused with OVERLOADED. Default: 4 MiB.
     pub incomplete_bytes: usize,
     /// Bytes of STDIN, and of DATA, that are held for one request until it reads them.
     /// Default: 64 KiB.
     pub stdin_buffer: usize,
     /// How long one request that does not read its STDIN may hold up the other requests of the
-    /// connection, before the rest of that STDIN is given up. Default: 10 s.
+    /// connection, before the rest of that STDIN is given up, unless it drains by half.
+    /// Default: 10 s.
     pub stall_timeout: Duration,
-    /// How long a connection may be without a request. Default: 10 min.
+    /// How long a connection may be without a request; output that is pending then is given up.
+    /// Default: 10 min.
     pub idle_timeout: Duration,
     /// Pending output in bytes above which requests wait. Default: 128 KiB.
     pub output_buffer: usize,

@@ -3,10 +3,12 @@
 use std::time::Instant;
 
 use super::request::{Phase, Request};
-use super::{Connection, Event, Refusal};
+use super::{Blocked, Connection, Event, Input, Refusal};
 use crate::error::ConnectionError;
+use crate::inbox::least_room;
 use crate::reader::Fragment;
 use crate::record::{BeginRequest, EndRequest, ProtocolStatus, RecordType, RequestId, Role};
+use crate::table::Handle;
 
 /// Bytes of a GET_VALUES that are heeded; a longer one is no question that anybody asks.
 const MAX_GET_VALUES: usize = 4096;
@@ -18,33 +20,42 @@ impl Connection {
     /// An error is the end of the connection: what is pending may still be transmitted, then
     /// [`Connection::lost`] is to be called and the socket closed.
     pub fn receive(&mut self, now: Instant, input: &[u8]) -> Result<usize, ConnectionError> {
+        if input.is_empty() {
+            return Ok(0);
+        }
         let mut rest = input;
         loop {
             if self.output_is_flooded() {
                 break;
             }
             let (table, limit) = (&mut self.table, self.config.stdin_buffer);
+            let before = self.blocked;
             let mut full = None;
             let fragment = self.reader.read_within(&mut rest, |header| {
+                let stream = match header.record_type {
+                    RecordType::Stdin => Input::Stdin,
+                    RecordType::Data => Input::Data,
+                    _ => return usize::MAX,
+                };
                 let Some((handle, request)) = header.request_id.and_then(|id| table.find_mut(id))
                 else {
                     return usize::MAX;
                 };
-                let room = match (header.record_type, &request.data) {
-                    (RecordType::Stdin, _) => request.stdin.inbox.room(limit),
-                    (RecordType::Data, Some(data)) => data.inbox.room(limit),
-                    _ => usize::MAX,
-                };
-                if room == 0 {
-                    full = Some(handle);
+                let room = request.room(stream, limit);
+                let same =
+                    before.filter(|blocked| (blocked.handle, blocked.stream) == (handle, stream));
+                if room >= least_room(limit, same.is_some()) {
+                    return room;
                 }
-                room
+                full = Some(same.unwrap_or(Blocked {
+                    handle,
+                    stream,
+                    since: now,
+                }));
+                0
             })?;
             let Some(fragment) = fragment else {
-                self.blocked = full.map(|handle| match self.blocked {
-                    Some((same, since)) if same == handle => (handle, since),
-                    _ => (handle, now),
-                });
+                self.blocked = full;
                 break;
             };
             self.blocked = None;
@@ -54,16 +65,19 @@ impl Connection {
     }
 
     /// Whether [`Connection::receive`] would take nothing now: a request has to read its STDIN
-    /// first, or the web server has to read the answers that are pending.
+    /// first, until half of its buffer is free, or the web server has to read the answers that are
+    /// pending.
     pub fn is_blocked(&self) -> bool {
-        let full = self.blocked.is_some_and(|(handle, _)| {
+        self.full_request().is_some() || self.output_is_flooded()
+    }
+
+    /// The request that keeps the connection from being read, if it still does.
+    pub(super) fn full_request(&self) -> Option<Blocked> {
+        self.blocked.filter(|blocked| {
             let limit = self.config.stdin_buffer;
-            self.table.get(handle).is_ok_and(|request| {
-                request.stdin.inbox.room(limit) == 0
-                    || (request.data.as_ref()).is_some_and(|data| data.inbox.room(limit) == 0)
-            })
-        });
-        full || self.output_is_flooded()
+            (self.table.get(blocked.handle))
+                .is_ok_and(|request| request.room(blocked.stream, limit) < least_room(limit, true))
+        })
     }
 
     /// A web server that has discrete records answered and does not read the answers is not read
@@ -96,7 +110,10 @@ impl Connection {
                 }
             }
             RecordType::EndRequest | RecordType::Stdout | RecordType::Stderr => {
-                return Err(ConnectionError::WrongSide(header.record_type));
+                // under an id that is not active even this is ignored.
+                if self.table.find(id).is_some() {
+                    return Err(ConnectionError::WrongSide(header.record_type));
+                }
             }
             // Application records of a type that FastCGI 1.0 does not know mean nothing here.
             RecordType::GetValues
@@ -138,6 +155,8 @@ impl Connection {
             return Ok(());
         }
         self.table.insert(id, Request::new(begin, now));
+        self.idle_since = None;
+        self.closing.timed_out = false;
         self.multiplexed |= self.table.len() > 1;
         self.incomplete.count = self.incomplete.count.saturating_add(1);
         if self.incomplete.check_at.is_none() {
@@ -172,23 +191,12 @@ impl Connection {
             return;
         };
         if !fragment.is_empty_record() {
-            // What is complete within this read costs nothing, so only what stays counts.
             let pushed = collector.push(fragment.content, self.config.params_bytes);
             if let Err(error) = pushed {
                 self.fail(handle, error);
                 return;
             }
-            self.incomplete.bytes = self.incomplete.bytes.saturating_add(fragment.content.len());
-            if self.incomplete.bytes > self.config.incomplete_bytes {
-                self.refused(id, Refusal::Overloaded);
-                self.end(
-                    handle,
-                    EndRequest {
-                        app_status: 0,
-                        protocol_status: ProtocolStatus::Overloaded,
-                    },
-                );
-            }
+            self.add_incomplete(handle, fragment.content.len());
             return;
         }
         let collector = std::mem::take(collector);
@@ -196,6 +204,8 @@ impl Connection {
         match collector.finish(self.config.params_pairs) {
             Ok(params) => {
                 self.incomplete.count = self.incomplete.count.saturating_sub(1);
+                self.incomplete.bytes =
+                    (self.incomplete.bytes).saturating_sub(request.incomplete_bytes());
                 request.phase = Phase::Delivered;
                 let begin = request.begin;
                 self.events.push_back(Event::Request {
@@ -212,26 +222,58 @@ impl Connection {
         let Some((handle, request)) = self.table.find_mut(id) else {
             return;
         };
+        let delivered = request.is_delivered();
         let input = match (fragment.header.record_type, &mut request.data) {
             (RecordType::Stdin, _) => &mut request.stdin,
             (RecordType::Data, Some(data)) => &mut **data,
             _ => return,
         };
+        let before = input.inbox.len();
         if fragment.is_empty_record() {
             input.inbox.end();
         } else {
             input.inbox.push(fragment.content);
         }
-        if input.waited_for {
-            input.waited_for = false;
+        let after = input.inbox.len();
+        if std::mem::take(&mut input.waited_for) {
             self.events.push_back(Event::Readable(handle));
+        }
+        if !delivered {
+            // Nobody reads it yet, so nobody can be waited for, and it counts like PARAMS.
+            self.add_incomplete(handle, after.saturating_sub(before));
+            if after > self.config.stdin_buffer {
+                self.overloaded(handle);
+            }
+        }
+    }
+
+    /// Counts bytes that a request adds whose PARAMS is not complete.
+    fn add_incomplete(&mut self, handle: Handle, count: usize) {
+        self.incomplete.bytes = self.incomplete.bytes.saturating_add(count);
+        if self.incomplete.bytes > self.config.incomplete_bytes {
+            self.overloaded(handle);
+        }
+    }
+
+    /// Refuses a request that has not been announced, if it is still there.
+    fn overloaded(&mut self, handle: Handle) {
+        if self.table.get(handle).is_ok() {
+            self.refused(handle.id(), Refusal::Overloaded);
+            self.end(
+                handle,
+                EndRequest {
+                    app_status: 0,
+                    protocol_status: ProtocolStatus::Overloaded,
+                },
+            );
         }
     }
 
     fn management(&mut self, fragment: Fragment<'_>) -> Result<(), ConnectionError> {
         let record_type = fragment.header.record_type;
         if record_type != RecordType::GetValues {
-            if fragment.last {
+            // Two sides that answer each other's answers would never end.
+            if fragment.last && record_type != RecordType::UnknownType {
                 // The body says nothing that an unknown type could mean.
                 let body = [record_type.code(), 0, 0, 0, 0, 0, 0, 0];
                 self.writer.record(RecordType::UnknownType, None, &body);

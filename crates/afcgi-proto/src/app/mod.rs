@@ -9,12 +9,13 @@ mod input;
 mod request;
 #[cfg(test)]
 mod tests;
+mod timers;
 
 use std::collections::VecDeque;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 pub use config::Config;
-use request::{Phase, Request};
+use request::Request;
 
 use crate::error::{ConnectionError, Gone, RequestError};
 use crate::inbox::{Broken, Read};
@@ -85,14 +86,6 @@ pub enum Output {
     Stderr,
 }
 
-/// After the web server closed its half: when to look whether it is still there. It is gone if
-/// what is written then cannot be delivered.
-const HALF_CLOSED_PROBES: [Duration; 3] = [
-    Duration::from_millis(100),
-    Duration::from_secs(1),
-    Duration::from_secs(5),
-];
-
 /// The application's side of one connection.
 ///
 /// ```
@@ -120,13 +113,20 @@ pub struct Connection {
     writer: Writer,
     events: VecDeque<Event>,
     incomplete: Incomplete,
-    /// The request that keeps the connection from being read, and since when.
-    blocked: Option<(Handle, Instant)>,
+    blocked: Option<Blocked>,
     /// Whether there have been several requests at a time.
     multiplexed: bool,
     /// Since when there has been no request.
     idle_since: Option<Instant>,
     closing: Closing,
+}
+
+/// The request that keeps the connection from being read.
+#[derive(Clone, Copy, Debug)]
+struct Blocked {
+    handle: Handle,
+    stream: Input,
+    since: Instant,
 }
 
 /// The requests whose PARAMS is not complete.
@@ -293,8 +293,8 @@ impl Connection {
         self.closing.draining = true;
     }
 
-    /// Whether the connection is to be closed now: nothing is active, nothing is to be transmitted,
-    /// and there is a reason.
+    /// Whether the connection is to be closed now: nothing is active, nothing is to be transmitted
+    /// (unless it has been idle for too long), and there is a reason.
     pub fn is_finished(&self) -> bool {
         let Closing {
             asked,
@@ -304,7 +304,8 @@ impl Connection {
             lost,
         } = &self.closing;
         let reason = *asked || *draining || half_closed.is_some() || *timed_out || *lost;
-        reason && self.table.is_empty() && self.writer.len() == 0
+        // After the idle timeout nobody can be waited for who does not read what is pending.
+        reason && self.table.is_empty() && (self.writer.len() == 0 || *timed_out)
     }
 
     /// The web server closed its half. Requests that are complete get their whole response (R-32);
@@ -354,101 +355,6 @@ impl Connection {
         self.writer.clear();
         self.blocked = None;
         self.closing.lost = true;
-    }
-
-    /// When [`Connection::handle_timeout`] is to be called, as things are now.
-    pub fn deadline(&mut self, now: Instant) -> Option<Instant> {
-        if !self.table.is_empty() {
-            self.idle_since = None;
-        }
-        let idle = self
-            .table
-            .is_empty()
-            .then(|| *self.idle_since.get_or_insert(now))
-            .and_then(|since| since.checked_add(self.config.idle_timeout));
-        let params = self
-            .incomplete
-            .check_at
-            .filter(|_| self.incomplete.count > 0);
-        let stall = self
-            .blocked
-            .filter(|_| self.multiplexed)
-            .and_then(|(_, since)| since.checked_add(self.config.stall_timeout));
-        let half_closed = self
-            .closing
-            .half_closed
-            .map(|(at, _)| at)
-            .filter(|_| !self.table.is_empty());
-        let release = self.writer.release_at(now);
-        [idle, params, stall, half_closed, release]
-            .into_iter()
-            .flatten()
-            .min()
-    }
-
-    /// Does what is due.
-    pub fn handle_timeout(&mut self, now: Instant) {
-        if self.table.is_empty() {
-            let since = *self.idle_since.get_or_insert(now);
-            if now.saturating_duration_since(since) >= self.config.idle_timeout {
-                self.closing.timed_out = true;
-            }
-        }
-        self.writer.release(now);
-        self.give_up_stalled(now);
-        self.give_up_incomplete(now);
-        if let Some((at, count)) = self.closing.half_closed
-            && at <= now
-            && !self.table.is_empty()
-        {
-            // An empty GET_VALUES_RESULT says nothing; that it cannot be delivered does.
-            self.writer.record(RecordType::GetValuesResult, None, b"");
-            let last = HALF_CLOSED_PROBES.len().saturating_sub(1);
-            let wait = HALF_CLOSED_PROBES.get(count.min(last)).copied();
-            let next = now.checked_add(wait.unwrap_or_default()).unwrap_or(now);
-            self.closing.half_closed = Some((next, count.saturating_add(1)));
-        }
-    }
-
-    fn give_up_stalled(&mut self, now: Instant) {
-        let Some((handle, since)) = self.blocked.filter(|_| self.multiplexed) else {
-            return;
-        };
-        if now.saturating_duration_since(since) < self.config.stall_timeout {
-            return;
-        }
-        self.blocked = None;
-        if let Ok(request) = self.table.get_mut(handle) {
-            let limit = self.config.stdin_buffer;
-            for input in [Some(&mut request.stdin), request.data.as_deref_mut()]
-                .into_iter()
-                .flatten()
-            {
-                if input.inbox.room(limit) == 0 {
-                    input.inbox.break_off(Broken::Stalled);
-                }
-            }
-        }
-    }
-
-    fn give_up_incomplete(&mut self, now: Instant) {
-        if self.incomplete.check_at.is_none_or(|at| at > now) {
-            return;
-        }
-        let timeout = self.config.params_timeout;
-        let late: Vec<Handle> = self
-            .table
-            .iter()
-            .filter(|(_, request)| match &request.phase {
-                Phase::Params { since, .. } => now.saturating_duration_since(*since) >= timeout,
-                Phase::Delivered => false,
-            })
-            .map(|(handle, _)| handle)
-            .collect();
-        for handle in late {
-            self.fail(handle, RequestError::ParamsTimeout);
-        }
-        self.incomplete.check_at = now.checked_add(timeout.checked_div(4).unwrap_or(timeout));
     }
 
     /// Ends a request that has not been announced, and says why in the web server's error log.

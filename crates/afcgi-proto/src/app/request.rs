@@ -74,11 +74,27 @@ impl Request {
         matches!(self.phase, Phase::Delivered)
     }
 
-    /// Bytes of PARAMS that are held while they are incomplete.
+    /// Bytes that are held while PARAMS is incomplete.
     pub(super) fn incomplete_bytes(&self) -> usize {
         match &self.phase {
-            Phase::Params { collector, .. } => collector.len(),
+            Phase::Params { collector, .. } => [Some(&self.stdin), self.data.as_deref()]
+                .into_iter()
+                .flatten()
+                .fold(collector.len(), |sum, input| {
+                    sum.saturating_add(input.inbox.len())
+                }),
             Phase::Delivered => 0,
+        }
+    }
+
+    /// Bytes of content of a stream that may be received; without limit where the caller is to
+    /// discard or refuse it.
+    pub(super) fn room(&self, stream: super::Input, limit: usize) -> usize {
+        match (stream, &self.data) {
+            _ if !self.is_delivered() => usize::MAX,
+            (super::Input::Stdin, _) => self.stdin.inbox.room(limit),
+            (super::Input::Data, Some(data)) => data.inbox.room(limit),
+            (super::Input::Data, None) => usize::MAX,
         }
     }
 }

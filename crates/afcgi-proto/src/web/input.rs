@@ -3,8 +3,9 @@
 use std::time::Instant;
 
 use super::request::{Phase, Sent};
-use super::{Connection, Event, Output};
+use super::{Blocked, Connection, Event, Input, Output};
 use crate::error::ConnectionError;
+use crate::inbox::least_room;
 use crate::reader::Fragment;
 use crate::record::{EndRequest, RecordType, RequestId};
 use crate::values::Values;
@@ -16,29 +17,41 @@ impl Connection {
     /// An error is the end of the connection, at once: no byte after it can be trusted. Call
     /// [`Connection::lost`] and close the socket.
     pub fn receive(&mut self, now: Instant, input: &[u8]) -> Result<usize, ConnectionError> {
+        if input.is_empty() {
+            return Ok(0);
+        }
         let mut rest = input;
         loop {
             let (table, limit) = (&mut self.table, self.config.receive_buffer);
+            let before = self.blocked;
             let mut full = None;
             let fragment = self.reader.read_within(&mut rest, |header| {
-                if !matches!(header.record_type, RecordType::Stdout | RecordType::Stderr) {
-                    return usize::MAX;
-                }
+                let stream = match header.record_type {
+                    RecordType::Stdout => Input::Stdout,
+                    RecordType::Stderr => Input::Stderr,
+                    _ => return usize::MAX,
+                };
                 let Some((handle, request)) = header.request_id.and_then(|id| table.find_mut(id))
                 else {
                     return usize::MAX;
                 };
-                let room = request.room(limit);
-                if room == 0 {
-                    full = Some(handle);
+                let room = request.room(stream, limit);
+                let same =
+                    before.filter(|blocked| (blocked.handle, blocked.stream) == (handle, stream));
+                if room >= least_room(limit, same.is_some()) {
+                    return room;
                 }
-                room
+                full = Some(same.unwrap_or(Blocked {
+                    handle,
+                    stream,
+                    since: now,
+                    shared: false,
+                }));
+                0
             })?;
             let Some(fragment) = fragment else {
-                self.blocked = full.map(|handle| match self.blocked {
-                    Some((same, since)) if same == handle => (handle, since),
-                    _ => (handle, now),
-                });
+                self.blocked = full;
+                self.note_shared(now);
                 return Ok(input.len().saturating_sub(rest.len()));
             };
             self.blocked = None;
@@ -46,11 +59,13 @@ impl Connection {
         }
     }
 
-    /// Whether [`Connection::receive`] would take nothing now: a request has to be read first.
+    /// Whether [`Connection::receive`] would take nothing now: a request has to be read first,
+    /// until half of its buffer is free.
     pub fn is_blocked(&self) -> bool {
-        self.blocked.is_some_and(|(handle, _)| {
+        self.blocked.is_some_and(|blocked| {
             let limit = self.config.receive_buffer;
-            (self.table.get(handle)).is_ok_and(|request| request.room(limit) == 0)
+            (self.table.get(blocked.handle))
+                .is_ok_and(|request| request.room(blocked.stream, limit) < least_room(limit, true))
         })
     }
 
@@ -82,7 +97,12 @@ impl Connection {
             | RecordType::AbortRequest
             | RecordType::Params
             | RecordType::Stdin
-            | RecordType::Data => return Err(ConnectionError::WrongSide(header.record_type)),
+            | RecordType::Data => {
+                // under an id that is not active even this is ignored.
+                if self.table.find(id).is_some() {
+                    return Err(ConnectionError::WrongSide(header.record_type));
+                }
+            }
             // Application records of a type that FastCGI 1.0 does not know mean nothing here.
             RecordType::GetValues
             | RecordType::GetValuesResult
@@ -109,9 +129,9 @@ impl Connection {
             inbox.end();
         } else {
             inbox.push(fragment.content);
-            if std::mem::take(&mut request.waited_for) {
-                self.events.push_back(Event::Readable(handle));
-            }
+        }
+        if std::mem::take(&mut request.waited_for) {
+            self.events.push_back(Event::Readable(handle));
         }
     }
 

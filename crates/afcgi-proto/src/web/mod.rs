@@ -9,6 +9,7 @@ mod input;
 mod request;
 #[cfg(test)]
 mod tests;
+mod timers;
 
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -101,23 +102,32 @@ pub struct Connection {
     ended: usize,
     /// GET_VALUES that have not been answered.
     probes: usize,
-    /// The request that keeps the connection from being read, and since when.
-    blocked: Option<(Handle, Instant)>,
+    blocked: Option<Blocked>,
     retired: bool,
     lost: bool,
+}
+
+/// The request that keeps the connection from being read.
+#[derive(Clone, Copy, Debug)]
+struct Blocked {
+    handle: Handle,
+    stream: Input,
+    /// Since when, or since when others are held up by it.
+    since: Instant,
+    /// Whether there are others.
+    shared: bool,
 }
 
 impl Connection {
     /// A connection that was just opened, or is being opened.
     pub fn new(config: Config) -> Self {
         let writer = Writer::new(config.output_buffer, config.output_turn);
-        let ids = Ids::new(config.requests);
         Self {
             config,
             reader: Reader::new(),
             discrete: Discrete::default(),
             table: Table::default(),
-            ids,
+            ids: Ids::default(),
             writer,
             events: VecDeque::new(),
             draining: 0,
@@ -142,7 +152,19 @@ impl Connection {
 
     /// Whether [`Connection::open`] would succeed.
     pub fn has_room(&self) -> bool {
-        !self.retired && !self.lost && self.active() < usize::from(self.config.requests)
+        let requests = usize::from(self.config.requests);
+        !self.retired
+            && !self.lost
+            && self.active() < requests
+            && self.table.len() < requests.saturating_mul(2)
+            && !self.output_is_flooded()
+            && self.ids.has_next()
+    }
+
+    /// An application that answers and does not read could otherwise be sent beginnings and ends of
+    /// requests without bound.
+    fn output_is_flooded(&self) -> bool {
+        self.writer.len() > self.config.most_output()
     }
 
     /// The next event.
@@ -157,7 +179,11 @@ impl Connection {
 
     /// The first `count` bytes of [`Connection::transmit`] went.
     pub fn transmitted(&mut self, count: usize) {
+        let flooded = self.output_is_flooded();
         self.writer.transmitted(count);
+        if flooded && self.has_room() {
+            self.events.push_back(Event::Released);
+        }
     }
 
     /// Gives those that wait to write a new turn if there is room: [`Event::Writable`] for each.
@@ -197,6 +223,9 @@ impl Connection {
     pub fn open(&mut self) -> Result<Handle, BeginError> {
         if self.retired || self.lost {
             return Err(BeginError::Closed);
+        }
+        if !self.has_room() {
+            return Err(BeginError::Full);
         }
         let id = self.ids.take().ok_or(BeginError::Full)?;
         Ok(self.table.insert(id, Request::new()))
@@ -334,8 +363,12 @@ impl Connection {
             }
             Phase::Draining(_) => request.discard(),
             Phase::Ended(_) => {
+                let had_room = self.has_room();
                 self.ended = self.ended.saturating_sub(1);
                 let _ = self.table.remove(handle);
+                if !had_room && self.has_room() {
+                    self.events.push_back(Event::Released);
+                }
             }
         }
     }
@@ -374,67 +407,6 @@ impl Connection {
         self.draining = 0;
     }
 
-    /// When [`Connection::handle_timeout`] is to be called, as things are now.
-    pub fn deadline(&mut self, now: Instant) -> Option<Instant> {
-        let stall = self
-            .blocked
-            .filter(|_| self.active() > 1)
-            .and_then(|(_, since)| since.checked_add(self.config.stall_timeout));
-        let drain = self.drain_check_at.filter(|_| self.draining > 0);
-        let release = self.writer.release_at(now);
-        [stall, drain, release].into_iter().flatten().min()
-    }
-
-    /// Does what is due.
-    pub fn handle_timeout(&mut self, now: Instant) {
-        self.writer.release(now);
-        if let Some((handle, since)) = self.blocked.filter(|_| self.active() > 1)
-            && now.saturating_duration_since(since) >= self.config.stall_timeout
-        {
-            self.blocked = None;
-            self.give_up_stalled(handle, now);
-        }
-        if self.drain_check_at.is_some_and(|at| at <= now) {
-            self.give_up_draining(now);
-        }
-    }
-
-    fn give_up_draining(&mut self, now: Instant) {
-        let mut late = Vec::new();
-        self.drain_check_at = None;
-        for (handle, request) in self.table.iter() {
-            let Phase::Draining(since) = request.phase else {
-                continue;
-            };
-            let Some(due) = since.checked_add(self.config.drain_timeout) else {
-                continue;
-            };
-            if due <= now {
-                late.push(handle);
-            } else {
-                self.drain_check_at = Some(self.drain_check_at.map_or(due, |at| at.min(due)));
-            }
-        }
-        for handle in late {
-            // The id cannot be used again, so the connection is not to be either.
-            self.retired = true;
-            self.leave(handle, None);
-        }
-    }
-
-    /// Aborts the one request that nobody reads, so that the others can go on. Its consumer finds
-    /// what was received, and then that the rest is missing.
-    fn give_up_stalled(&mut self, handle: Handle, now: Instant) {
-        if let Ok(request) = self.table.get_mut(handle) {
-            request.stdout.break_off(Broken::Stalled);
-            request.stderr.end();
-            if std::mem::take(&mut request.waited_for) {
-                self.events.push_back(Event::Readable(handle));
-            }
-            self.abort(handle, now);
-        }
-    }
-
     fn abort(&mut self, handle: Handle, now: Instant) {
         let Ok(request) = self.table.get_mut(handle) else {
             return;
@@ -446,6 +418,9 @@ impl Connection {
         }
         if request.closed {
             request.discard();
+        } else if Writer::granted(&mut request.turn) {
+            // What it writes from now on is taken and dropped.
+            self.events.push_back(Event::Writable(handle));
         }
         if self.config.requests == 1 {
             self.retired = true;
@@ -468,7 +443,7 @@ impl Connection {
         } else {
             self.draining = self.draining.saturating_sub(usize::from(aborted));
             self.table.release_id(handle);
-            self.ids.release(handle.id(), aborted);
+            self.release_id(handle, aborted);
             self.set_ended(handle, end);
             self.events.push_back(Event::Released);
         }
@@ -479,9 +454,14 @@ impl Connection {
         if let Ok(request) = self.table.remove(handle) {
             let draining = matches!(request.phase, Phase::Draining(_));
             self.draining = self.draining.saturating_sub(usize::from(draining));
-            self.ids.release(handle.id(), aborted);
+            self.release_id(handle, aborted);
             self.events.push_back(Event::Released);
         }
+    }
+
+    fn release_id(&mut self, handle: Handle, aborted: bool) {
+        self.ids.release(handle.id(), aborted);
+        self.retired |= self.ids.are_spent();
     }
 
     /// The request has ended, and its consumer is to find that out.
@@ -499,6 +479,9 @@ impl Connection {
         self.ended = self.ended.saturating_add(1);
         if std::mem::take(&mut request.waited_for) {
             self.events.push_back(Event::Readable(handle));
+        }
+        if Writer::granted(&mut request.turn) {
+            self.events.push_back(Event::Writable(handle));
         }
     }
 }

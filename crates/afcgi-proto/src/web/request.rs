@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::Output;
+use super::{Input, Output};
 use crate::inbox::Inbox;
 use crate::record::EndRequest;
 use crate::writer::Turn;
@@ -84,8 +84,12 @@ impl Request {
         self.stderr.discard();
     }
 
-    /// Bytes of content that may be received, under a limit for STDOUT and STDERR together.
-    pub(super) fn room(&self, limit: usize) -> usize {
-        self.stdout.room(limit.saturating_sub(self.stderr.len()))
+    /// Bytes of content of a stream that may be received, under a limit for STDOUT and STDERR
+    /// together.
+    pub(super) fn room(&self, input: Input, limit: usize) -> usize {
+        match input {
+            Input::Stdout => self.stdout.room(limit.saturating_sub(self.stderr.len())),
+            Input::Stderr => self.stderr.room(limit.saturating_sub(self.stdout.len())),
+        }
     }
 }

@@ -1,0 +1,6 @@
+//! The protocol crate as its users see it: every rule, both sides, hostile peers, and random
+//! operations over a simulated pair. Tests that serve a rule begin with its number.
+
+mod fairness;
+mod stall;
+mod support;

@@ -1,0 +1,270 @@
+//! One request that is not read, and the others on its connection (`docs/flow-control.md`, the
+//! second layer).
+
+use std::time::Duration;
+
+use afcgi_proto::inbox::{Broken, Read};
+use afcgi_proto::{Handle, app, web};
+use afcgi_testkit::record::{self, code};
+
+use crate::support::{App, Web, content};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Two requests; the first has filled its buffer of 100 bytes, and 50 more are held back.
+fn stalled_web() -> (Web, [Handle; 2], Vec<u8>) {
+    let mut web = Web::with(web::Config {
+        receive_buffer: 100,
+        ..web::Config::default()
+    });
+    let handles = [web.request(), web.request()];
+    let record = record::record(code::STDOUT, 1, &[7; 150]);
+    assert_eq!(web.conn.receive(web.now, &record), Ok(108));
+    assert!(web.conn.is_blocked());
+    web.output();
+    (web, handles, record[108..].to_vec())
+}
+
+#[test]
+fn web_stalled_request_is_aborted_and_the_others_go_on() {
+    let (mut web, [slow, fast], rest) = stalled_web();
+    assert_eq!(web.conn.deadline(web.now), Some(web.now + 10 * SECOND));
+    web.pass(9 * SECOND);
+    assert!(web.conn.is_blocked());
+    web.pass(SECOND);
+    assert!(!web.conn.is_blocked());
+    assert_eq!(record::outline(&web.output()), [(code::ABORT, 1, 0)]);
+    web.feed(rest);
+    web.feed(record::response(2, b"fast"));
+    assert_eq!(web.stdout(fast), content("fast"));
+    assert_eq!(web.stdout(slow), content([7; 100]));
+    assert_eq!(web.stdout(slow), Read::Broken(Broken::Stalled));
+    assert_eq!(web.conn.ended(slow), Err(Broken::Stalled));
+    // The id is held, whatever the consumer does.
+    assert_eq!((web.conn.active(), web.conn.draining()), (1, 1));
+    web.close(slow);
+    assert_eq!((web.conn.active(), web.conn.draining()), (1, 1));
+    web.feed(record::end(1, 0, 0));
+    assert_eq!((web.conn.active(), web.conn.draining()), (0, 0));
+}
+
+#[test]
+fn web_a_slow_drip_does_not_hold_up_the_others_for_ever() {
+    let (mut web, [slow, _], mut rest) = stalled_web();
+    for _ in 0..10 {
+        let byte = web.conn.read(slow, web::Input::Stdout, 1).unwrap();
+        assert_eq!(byte, content([7]));
+        let taken = web.conn.receive(web.now, &rest).unwrap();
+        rest.drain(..taken);
+        web.pass(SECOND);
+    }
+    assert_eq!(record::outline(&web.output()), [(code::ABORT, 1, 0)]);
+}
+
+#[test]
+fn web_a_consumer_that_drains_by_half_is_not_late() {
+    let (mut web, [slow, _], _) = stalled_web();
+    let mut backlog = [7; 50].to_vec();
+    backlog.extend(record::record(code::STDOUT, 1, &[7; 1000]));
+    for _ in 0..10 {
+        web.pass(6 * SECOND);
+        web.conn.read(slow, web::Input::Stdout, 50).unwrap();
+        assert!(!web.conn.is_blocked());
+        let taken = web.conn.receive(web.now, &backlog).unwrap();
+        backlog.drain(..taken);
+        assert!(web.conn.is_blocked());
+    }
+    assert_eq!(web.output(), b"");
+}
+
+#[test]
+fn web_read_just_before_the_deadline_is_in_time() {
+    let (mut web, [slow, _], rest) = stalled_web();
+    web.conn.read(slow, web::Input::Stdout, 60).unwrap();
+    assert_eq!(web.conn.deadline(web.now), None);
+    web.pass(10 * SECOND);
+    assert_eq!(web.output(), b"");
+    web.feed(rest);
+}
+
+#[test]
+fn web_closed_just_before_the_deadline_is_aborted_once() {
+    let (mut web, [slow, _], rest) = stalled_web();
+    web.close(slow);
+    web.pass(10 * SECOND);
+    assert_eq!(record::outline(&web.output()), [(code::ABORT, 1, 0)]);
+    assert_eq!(web.conn.draining(), 1);
+    web.feed(rest);
+    web.feed(record::end(1, 0, 0));
+    assert_eq!(web.conn.draining(), 0);
+    assert!(!web.conn.is_finished());
+    web.conn.retire();
+    web.feed(record::response(2, b""));
+    assert!(web.conn.is_finished());
+}
+
+#[test]
+fn web_alone_nobody_is_held_up_and_time_begins_with_the_second() {
+    let mut web = Web::with(web::Config {
+        receive_buffer: 100,
+        ..web::Config::default()
+    });
+    web.request();
+    let record = record::record(code::STDOUT, 1, &[7; 150]);
+    assert_eq!(web.conn.receive(web.now, &record), Ok(108));
+    web.output();
+    assert_eq!(web.conn.deadline(web.now), None);
+    web.pass(3600 * SECOND);
+    web.request();
+    web.output();
+    web.pass(Duration::ZERO);
+    assert_eq!(web.output(), b"", "the second request came just now");
+    assert_eq!(web.conn.deadline(web.now), Some(web.now + 10 * SECOND));
+    web.pass(10 * SECOND);
+    assert_eq!(record::outline(&web.output()), [(code::ABORT, 1, 0)]);
+}
+
+#[test]
+fn web_stderr_is_bounded_when_stdout_has_ended() {
+    let mut web = Web::with(web::Config {
+        receive_buffer: 100,
+        ..web::Config::default()
+    });
+    let handle = web.request();
+    web.feed(record::record(code::STDOUT, 1, &[7; 40]));
+    web.feed(record::record(code::STDOUT, 1, b""));
+    let record = record::record(code::STDERR, 1, &[8; 100]);
+    assert_eq!(web.conn.receive(web.now, &record), Ok(68));
+    assert!(web.conn.is_blocked());
+    assert_eq!(web.conn.readable(handle, web::Input::Stderr), Ok(60));
+    web.stdout(handle);
+    web.conn.read(handle, web::Input::Stderr, 10).unwrap();
+    assert!(!web.conn.is_blocked());
+    web.feed(&record[68..]);
+}
+
+#[test]
+fn web_an_abandoned_wait_wakes_the_writer() {
+    let (mut web, [slow, _], _) = stalled_web();
+    // Its streams were ended, so another request that writes is stalled here.
+    web.close(slow);
+    let mut web = Web::with(web::Config {
+        receive_buffer: 100,
+        ..web::Config::default()
+    });
+    let slow = web.begin();
+    web.request();
+    let body = vec![0; 1 << 20];
+    let sent = web.conn.write(slow, web::Output::Stdin, &body).unwrap();
+    assert!(sent < body.len());
+    let record = record::record(code::STDOUT, 1, &[7; 150]);
+    assert_eq!(web.conn.receive(web.now, &record), Ok(108));
+    web.pass(10 * SECOND);
+    assert_eq!(web.events(), [web::Event::Writable(slow)]);
+    let sent = web.conn.write(slow, web::Output::Stdin, &body).unwrap();
+    assert_eq!(sent, body.len(), "taken and dropped");
+}
+
+/// Two requests; the first does not read its STDIN, its buffer of 100 bytes is full.
+fn stalled_app() -> (App, [Handle; 2], Vec<u8>) {
+    let mut app = App::with(app::Config {
+        stdin_buffer: 100,
+        ..app::Config::default()
+    });
+    app.feed(record::begin(1, 1, 1));
+    app.feed(record::params(1, &[]));
+    app.feed(record::request(2, &[], b""));
+    let handles = app.requests().try_into().unwrap();
+    let record = record::record(code::STDIN, 1, &[7; 150]);
+    assert_eq!(app.conn.receive(app.now, &record), Ok(108));
+    assert!(app.conn.is_blocked());
+    (app, handles, record[108..].to_vec())
+}
+
+#[test]
+fn app_stalled_request_is_given_up_and_the_others_go_on() {
+    let (mut app, [slow, _], rest) = stalled_app();
+    let due = app.now + 10 * SECOND;
+    assert_eq!(app.conn.deadline(app.now), Some(due));
+    app.pass(9 * SECOND);
+    assert!(app.conn.is_blocked());
+    app.pass(SECOND);
+    assert!(!app.conn.is_blocked());
+    app.feed(rest);
+    app.feed(record::request(3, &[], b""));
+    assert_eq!(app.requests().len(), 1);
+    assert_eq!(app.stdin(slow), content([7; 100]));
+    assert_eq!(app.stdin(slow), Read::Broken(Broken::Stalled));
+    app.conn.finish(slow, 0).unwrap();
+}
+
+#[test]
+fn app_a_slow_drip_does_not_hold_up_the_others_for_ever() {
+    let (mut app, [slow, _], mut rest) = stalled_app();
+    for _ in 0..10 {
+        let byte = app.conn.read(slow, app::Input::Stdin, 1).unwrap();
+        assert_eq!(byte, content([7]));
+        let taken = app.conn.receive(app.now, &rest).unwrap();
+        rest.drain(..taken);
+        app.pass(SECOND);
+    }
+    assert_eq!(app.stdin(slow), content([7; 90]));
+    assert_eq!(app.stdin(slow), Read::Broken(Broken::Stalled));
+}
+
+#[test]
+fn app_alone_a_handler_may_take_its_time() {
+    let mut app = App::with(app::Config {
+        stdin_buffer: 100,
+        ..app::Config::default()
+    });
+    app.feed(record::begin(1, 1, 1));
+    app.feed(record::params(1, &[]));
+    let handle = app.requests()[0];
+    let record = record::record(code::STDIN, 1, &[7; 150]);
+    assert_eq!(app.conn.receive(app.now, &record), Ok(108));
+    assert_eq!(app.conn.deadline(app.now), None);
+    app.pass(3600 * SECOND);
+    assert_eq!(app.stdin(handle), content([7; 100]));
+    app.feed(&record[108..]);
+    assert_eq!(app.stdin(handle), content([7; 50]));
+}
+
+#[test]
+fn app_a_filter_is_blocked_by_the_stream_that_is_full() {
+    let mut app = App::with(app::Config {
+        stdin_buffer: 100,
+        ..app::Config::default()
+    });
+    app.feed(record::begin(1, 3, 1));
+    app.feed(record::params(1, &[]));
+    app.feed(record::record(code::STDIN, 1, &[1; 100]));
+    let record = record::record(code::DATA, 1, &[2; 150]);
+    assert_eq!(app.conn.receive(app.now, &record), Ok(108));
+    let handle = app.requests()[0];
+    // STDIN is as full as DATA, but it is DATA that has to be read.
+    let data = app.conn.read(handle, app::Input::Data, usize::MAX);
+    assert_eq!(data, Ok(content([2; 100])));
+    assert!(!app.conn.is_blocked());
+    app.feed(&record[108..]);
+}
+
+#[test]
+fn app_a_peer_that_reads_no_answers_is_not_read() {
+    let mut app = App::new();
+    let query = record::record(
+        code::GET_VALUES,
+        0,
+        &record::pairs(&[("FCGI_MPXS_CONNS", "")]),
+    );
+    let flood = query.repeat(100_000);
+    let config = app::Config::default();
+    let taken = app.conn.receive(app.now, &flood).unwrap();
+    assert!(taken < flood.len() && app.conn.is_blocked());
+    let bound = 2 * (config.output_buffer + config.output_turn) + 100;
+    assert!(app.conn.transmit().len() <= bound);
+    assert_eq!(app.conn.receive(app.now, &flood[taken..]), Ok(0));
+    app.output();
+    assert!(!app.conn.is_blocked());
+    assert!(app.conn.receive(app.now, &flood[taken..]).unwrap() > 0);
+}

@@ -288,7 +288,13 @@ pub async fn survives_a_client_that_leaves(rig: Rig) {
         .await;
     };
     tokio::join!(neighbour, leavers);
+    // Each would last for 100 s: that they have ended means that the application was told.
     rig.settle().await;
+    let aborted = rig.stat("aborted").await;
+    assert_eq!(
+        aborted, 10,
+        "ten clients have left, {aborted} requests were aborted"
+    );
     rig.assert_hello().await;
 }
 

@@ -72,7 +72,7 @@ fn once(
         target,
         connections: width.0,
         requests: width.1,
-        request: Request::hello("/hello", ""),
+        request: Request::hello("/", ""),
         expect: Expect::Body(b"Hello world\n".to_vec()),
         stall: Duration::from_secs(3),
     })?;

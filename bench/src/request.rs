@@ -123,7 +123,7 @@ mod tests {
 
     #[test]
     fn the_request_has_its_stated_size_and_records() {
-        for (path, query) in [("/hello", ""), ("/delay", "ms=6000")] {
+        for (path, query) in [("/", ""), ("/hello", ""), ("/delay", "ms=6000")] {
             let request = Request::hello(path, query);
             assert_eq!(request.size(), REQUEST_BYTES);
             let mut output = b"before".to_vec();

@@ -138,6 +138,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         &targets,
         start.elapsed(),
     );
+    // A failure may name a file. Where this working copy lies is nobody's business.
+    let text = text.replace(&format!("{}/", places.root.display()), "");
     print!("{text}");
     if !options.no_record {
         let folder = options

@@ -2,5 +2,9 @@
 //! operations over a simulated pair. Tests that serve a rule begin with its number.
 
 mod fairness;
+mod limits;
+mod rules_app;
+mod rules_app_requests;
+mod rules_web;
 mod stall;
 mod support;

@@ -68,7 +68,7 @@ pub(crate) const PEERS: [Peer; 7] = [
         holds: true,
     },
     Peer {
-        name: "hello (tower, http)",
+        name: "hello (axum)",
         source: Source::Own,
         program: "hello",
         prefix: "127.0.0.1:",

@@ -39,7 +39,7 @@ test_needs=(
     "caddy: caddy"
     "php-fpm: /usr/sbin/php-fpm*"
     "golang-go: go"
-    "procps: ps"
+    "shellcheck: shellcheck"
     "spawn-fcgi: spawn-fcgi"
 )
 bench_needs=(

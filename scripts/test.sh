@@ -22,7 +22,7 @@ step() {
         outcome="FAILED (exit status $?)"
         failed=1
     fi
-    summary+=("$(printf '%-10s %4d s  %s' "$name" $((SECONDS - start)) "$outcome")")
+    summary+=("$(printf '%-12s %4d s  %s' "$name" $((SECONDS - start)) "$outcome")")
     printf '==> %s\n' "${summary[-1]}"
 }
 
@@ -30,10 +30,26 @@ step() {
 export CARGO_PROFILE_DEV_DEBUG=line-tables-only CARGO_PROFILE_TEST_DEBUG=line-tables-only
 export CARGO_TERM_PROGRESS_WHEN=never
 
+# What crates that link to nginx are compiled against: the sources that nginx/build.sh has just configured.
+against_nginx() {
+    local objs
+    objs=$(find "$root"/nginx/build -maxdepth 2 -name objs -printf '%T@ %p\n' | sort -rn | head -n 1 | cut -d ' ' -f 2)
+    [ -n "$objs" ] || { say "there is no configured nginx in nginx/build"; return 1; }
+    NGINX_SOURCE_DIR=${objs%/objs} NGINX_BUILD_DIR=$objs "$@"
+}
+
+others=(--workspace --exclude afcgi-nginx)
+
 step format cargo fmt --all --check
-step lints cargo clippy --locked --quiet --workspace --all-targets -- -D warnings
-step docs env RUSTDOCFLAGS='-D warnings' cargo doc --locked --quiet --workspace --no-deps
-step tests cargo test --locked --quiet --workspace --exclude afcgi-interop
+step scripts shellcheck -x scripts/*.sh bench/run.sh .ci/run
+step lints cargo clippy --locked --quiet "${others[@]}" --all-targets -- -D warnings
+step docs env RUSTDOCFLAGS='-D warnings' cargo doc --locked --quiet "${others[@]}" --no-deps
+step tests cargo test --locked --quiet "${others[@]}" --exclude afcgi-interop
+if [ -e nginx/build.sh ]; then
+    step module build_module
+    step lints-nginx against_nginx cargo clippy --locked --quiet -p afcgi-nginx --all-targets -- -D warnings
+    step docs-nginx against_nginx env RUSTDOCFLAGS='-D warnings' cargo doc --locked --quiet -p afcgi-nginx --no-deps
+fi
 step peers cargo test --locked --quiet -p afcgi-interop
 
 printf '\n'

@@ -21,6 +21,8 @@ pub enum Read {
 pub enum Broken {
     /// The connection was lost, or the web server closed its half inside the stream.
     Truncated,
+    /// The sender did not keep to its credit, so the request was given up.
+    Violated,
     /// The consumer took nothing for so long that the rest was given up, so that the other requests
     /// of the connection could go on.
     Stalled,
@@ -30,6 +32,7 @@ impl std::fmt::Display for Broken {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Truncated => "the connection ended inside the stream",
+            Self::Violated => "the peer did not keep to flow control, so the request was given up",
             Self::Stalled => "the stream was not read in time and was given up",
         })
     }
@@ -81,6 +84,11 @@ impl Inbox {
 
     pub(crate) fn len(&self) -> usize {
         self.bytes.len()
+    }
+
+    /// Whether more may come.
+    pub(crate) fn is_open(&self) -> bool {
+        self.state == State::Open
     }
 
     /// Gives back what was received and what may come: nobody will read it.

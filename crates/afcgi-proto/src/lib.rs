@@ -32,6 +32,7 @@
 
 pub mod app;
 pub mod cgi;
+pub mod credit;
 mod error;
 pub mod inbox;
 pub mod params;

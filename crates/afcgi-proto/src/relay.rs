@@ -105,29 +105,37 @@ impl Relay {
     pub fn send(&mut self, connection: &mut Connection, bytes: &[u8]) -> Result<usize, RelayError> {
         let mut rest = bytes;
         loop {
-            let room = connection.room(self.handle).map_err(|_| RelayError::Gone)?;
+            let mut full = None;
             let fragment = self
                 .reader
-                .read_within(&mut rest, |header| match header.record_type {
-                    RecordType::BeginRequest => usize::MAX,
-                    _ => room,
+                .read_within(&mut rest, |header| {
+                    let Some(output) = output_of(header.record_type) else {
+                        return usize::MAX;
+                    };
+                    // A request that is gone is found out below.
+                    let room = connection.room(self.handle, output).unwrap_or(usize::MAX);
+                    if room == 0 {
+                        full = Some(output);
+                    }
+                    room
                 })
                 .map_err(RelayError::Record)?;
             let Some(fragment) = fragment else {
-                if !rest.is_empty() {
-                    connection.wait(self.handle).map_err(|_| RelayError::Gone)?;
+                if let Some(output) = full {
+                    connection
+                        .wait(self.handle, output)
+                        .map_err(|_| RelayError::Gone)?;
                 }
                 return Ok(bytes.len().saturating_sub(rest.len()));
             };
-            let output = match fragment.header.record_type {
-                RecordType::Params if self.begun() => Output::Params,
-                RecordType::Stdin if self.begun() => Output::Stdin,
-                RecordType::Data if self.begun() => Output::Data,
-                RecordType::BeginRequest if !self.begun() => {
+            let record_type = fragment.header.record_type;
+            let output = match (record_type, output_of(record_type)) {
+                (_, Some(output)) if self.begun() => output,
+                (RecordType::BeginRequest, _) if !self.begun() => {
                     self.begin(connection, fragment.header, fragment.content)?;
                     continue;
                 }
-                other => return Err(RelayError::Unexpected(other)),
+                _ => return Err(RelayError::Unexpected(record_type)),
             };
             let done = if fragment.is_empty_record() {
                 connection.end(self.handle, output)
@@ -263,6 +271,16 @@ impl Relay {
         }
         self.head_from = 0;
         self.head_to = parts.len().saturating_mul(HEADER_LEN).min(self.head.len());
+    }
+}
+
+/// The stream that a record of the client's belongs to.
+const fn output_of(record_type: RecordType) -> Option<Output> {
+    match record_type {
+        RecordType::Params => Some(Output::Params),
+        RecordType::Stdin => Some(Output::Stdin),
+        RecordType::Data => Some(Output::Data),
+        _ => None,
     }
 }
 

@@ -1,10 +1,12 @@
 //! GET_VALUES and GET_VALUES_RESULT: what an application tells of itself.
 
+use crate::credit::MAX_CREDIT;
 use crate::params::{decode_pair, encode_pair};
 
 const MAX_CONNS: &[u8] = b"FCGI_MAX_CONNS";
 const MAX_REQS: &[u8] = b"FCGI_MAX_REQS";
 const MPXS_CONNS: &[u8] = b"FCGI_MPXS_CONNS";
+const FLOW_CONTROL: &[u8] = b"FCGI_FLOW_CONTROL";
 
 /// What an application answers to GET_VALUES. `None`: it did not say.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -15,13 +17,16 @@ pub struct Values {
     pub max_reqs: Option<u32>,
     /// Whether one connection may carry several requests at a time.
     pub mpxs_conns: Option<bool>,
+    /// The credit in bytes that it grants each request for STDIN and DATA, if it knows flow control
+    /// (`docs/flow-control.md`).
+    pub flow_control: Option<u32>,
 }
 
 impl Values {
     /// The content of a GET_VALUES that asks for everything that [`Values`] holds.
     pub fn query() -> Vec<u8> {
         let mut out = Vec::new();
-        for name in [MAX_CONNS, MAX_REQS, MPXS_CONNS] {
+        for name in [MAX_CONNS, MAX_REQS, MPXS_CONNS, FLOW_CONTROL] {
             encode_pair(&mut out, name, b"");
         }
         out
@@ -37,6 +42,7 @@ impl Values {
                 MAX_CONNS => open.max_conns.take().map(|n| n.to_string()),
                 MAX_REQS => open.max_reqs.take().map(|n| n.to_string()),
                 MPXS_CONNS => open.mpxs_conns.take().map(|yes| u8::from(yes).to_string()),
+                FLOW_CONTROL => open.flow_control.take().map(|n| n.to_string()),
                 _ => None,
             };
             if let Some(value) = value {
@@ -58,6 +64,7 @@ impl Values {
                 MAX_CONNS => values.max_conns = number,
                 MAX_REQS => values.max_reqs = number,
                 MPXS_CONNS => values.mpxs_conns = number.map(|n| n != 0),
+                FLOW_CONTROL => values.flow_control = number.filter(|&n| n <= MAX_CREDIT),
                 _ => {}
             }
         }
@@ -73,6 +80,7 @@ mod tests {
         max_conns: Some(100),
         max_reqs: Some(2000),
         mpxs_conns: Some(true),
+        flow_control: Some(65_536),
     };
 
     #[test]
@@ -91,7 +99,7 @@ mod tests {
         assert_eq!(Values::parse(&ALL.answer(&Values::query())), ALL);
         assert_eq!(
             Values::query(),
-            b"\x0e\x00FCGI_MAX_CONNS\x0d\x00FCGI_MAX_REQS\x0f\x00FCGI_MPXS_CONNS"
+            b"\x0e\x00FCGI_MAX_CONNS\x0d\x00FCGI_MAX_REQS\x0f\x00FCGI_MPXS_CONNS\x11\x00FCGI_FLOW_CONTROL"
         );
     }
 

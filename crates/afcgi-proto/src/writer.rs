@@ -8,6 +8,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use crate::credit::Flow;
 use crate::record::{HEADER_LEN, Header, MAX_CONTENT, RecordType, RequestId};
 use crate::table::Handle;
 
@@ -162,6 +163,33 @@ impl Writer {
         }
         if count < content.len() {
             self.wait(handle, turn);
+        }
+        count
+    }
+
+    /// Like [`Writer::stream`], for a request that may be under flow control: it adds no more than
+    /// it has credit for, and if that is what is missing waits for credit.
+    pub(crate) fn stream_within(
+        &mut self,
+        handle: Handle,
+        turn: &mut Turn,
+        flow: Option<&mut Flow>,
+        record_type: RecordType,
+        content: &[u8],
+    ) -> usize {
+        let Some(flow) = flow else {
+            return self.stream(handle, turn, record_type, content);
+        };
+        let most = content.len().min(flow.left());
+        let count = self.stream(
+            handle,
+            turn,
+            record_type,
+            content.get(..most).unwrap_or_default(),
+        );
+        flow.sent(count);
+        if count == most && most < content.len() {
+            flow.wait();
         }
         count
     }

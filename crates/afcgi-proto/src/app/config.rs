@@ -14,6 +14,13 @@ use crate::values::Values;
 pub struct Config {
     /// What GET_VALUES is answered with.
     pub values: Values,
+    /// Whether flow control is offered to web servers that ask for it (`docs/flow-control.md`). Each
+    /// request then begins with a window of `stdin_buffer` bytes. Default: yes.
+    pub flow_control: bool,
+    /// The window in bytes up to which a request's grows whose handler keeps up. Default: 1 MiB.
+    pub window_most: usize,
+    /// Bytes by which the windows of all requests together may grow. Default: 16 MiB.
+    pub windows_grow: usize,
     /// Requests that may be active at a time; more are refused with OVERLOADED. Default: 16384.
     pub requests: usize,
     /// Bytes of PARAMS of one request. Default: 128 KiB.
@@ -46,10 +53,12 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             values: Values {
-                max_conns: None,
-                max_reqs: None,
                 mpxs_conns: Some(true),
+                ..Values::default()
             },
+            flow_control: true,
+            window_most: 1024 * 1024,
+            windows_grow: 16 * 1024 * 1024,
             requests: 16_384,
             params_bytes: 128 * 1024,
             params_pairs: 1024,

@@ -4,11 +4,15 @@ use std::time::Instant;
 
 use super::request::{Phase, Request};
 use super::{Blocked, Connection, Event, Input, Refusal};
+use crate::credit::{self, Flow};
 use crate::error::ConnectionError;
 use crate::inbox::least_room;
 use crate::reader::Fragment;
-use crate::record::{BeginRequest, EndRequest, ProtocolStatus, RecordType, RequestId, Role};
+use crate::record::{
+    BeginRequest, EndRequest, FLOW_CONTROL, ProtocolStatus, RecordType, RequestId, Role,
+};
 use crate::table::Handle;
+use crate::values::Values;
 
 /// Bytes of a GET_VALUES that are heeded; a longer one is no question that anybody asks.
 const MAX_GET_VALUES: usize = 4096;
@@ -119,8 +123,12 @@ impl Connection {
             RecordType::GetValues
             | RecordType::GetValuesResult
             | RecordType::UnknownType
-            | RecordType::Credit
             | RecordType::Other(_) => {}
+            RecordType::Credit => {
+                if let Some(body) = self.discrete.body(fragment)? {
+                    self.credit(id, credit::parse(&body));
+                }
+            }
         }
         Ok(())
     }
@@ -154,7 +162,13 @@ impl Connection {
             );
             return Ok(());
         }
-        self.table.insert(id, Request::new(begin, now));
+        let mut request = Request::new(begin, now);
+        // where it was not agreed on, the flag and the reserved bytes mean nothing.
+        if self.flow_offered && begin.flags & FLOW_CONTROL != 0 {
+            let window = credit::clamp(self.config.stdin_buffer);
+            request.flow = Some(Flow::new(begin.credit.min(credit::MAX_CREDIT), window));
+        }
+        self.table.insert(id, request);
         self.idle_since = None;
         self.closing.timed_out = false;
         self.multiplexed |= self.table.len() > 1;
@@ -163,6 +177,17 @@ impl Connection {
             self.incomplete.check_at = now.checked_add(self.config.params_timeout);
         }
         Ok(())
+    }
+
+    fn credit(&mut self, id: RequestId, increment: u32) {
+        let Some((handle, request)) = self.table.find_mut(id) else {
+            return;
+        };
+        match request.flow.as_mut().map(|flow| flow.credit(increment)) {
+            Some(Ok(true)) => self.events.push_back(Event::Writable(handle)),
+            Some(Ok(false)) | None => {}
+            Some(Err(error)) => self.end_violated(handle, error),
+        }
     }
 
     fn abort(&mut self, id: RequestId) {
@@ -228,6 +253,12 @@ impl Connection {
             (RecordType::Data, Some(data)) => &mut **data,
             _ => return,
         };
+        if let Some(flow) = &mut request.flow
+            && let Err(error) = flow.received(fragment.content.len())
+        {
+            self.end_violated(handle, error);
+            return;
+        }
         let before = input.inbox.len();
         if fragment.is_empty_record() {
             input.inbox.end();
@@ -285,7 +316,11 @@ impl Connection {
             return Err(ConnectionError::ManagementTooLong { found });
         }
         if let Some(query) = self.discrete.content(fragment) {
-            let answer = self.config.values.answer(&query);
+            let mut values = self.config.values;
+            values.flow_control =
+                (self.config.flow_control).then(|| credit::clamp(self.config.stdin_buffer));
+            let answer = values.answer(&query);
+            self.flow_offered |= Values::parse(&answer).flow_control.is_some();
             self.writer
                 .record(RecordType::GetValuesResult, None, &answer);
         }

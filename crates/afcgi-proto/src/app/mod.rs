@@ -17,6 +17,7 @@ use std::time::Instant;
 pub use config::Config;
 use request::Request;
 
+use crate::credit::{self, Growth};
 use crate::error::{ConnectionError, Gone, RequestError};
 use crate::inbox::{Broken, Read};
 use crate::params::Params;
@@ -119,6 +120,9 @@ pub struct Connection {
     /// Since when there has been no request.
     idle_since: Option<Instant>,
     closing: Closing,
+    /// Whether the web server was told that this side knows flow control.
+    flow_offered: bool,
+    growth: Growth,
 }
 
 /// The request that keeps the connection from being read.
@@ -157,7 +161,10 @@ impl Connection {
     /// A connection that was just accepted.
     pub fn new(config: Config, now: Instant) -> Self {
         let writer = Writer::new(config.output_buffer, config.output_turn);
+        let growth = Growth::new(config.window_most, config.windows_grow);
         Self {
+            flow_offered: false,
+            growth,
             config,
             reader: Reader::new(),
             discrete: Discrete::default(),
@@ -235,6 +242,15 @@ impl Connection {
         };
         let read = input.inbox.read(most);
         input.waited_for = read == Read::Pending;
+        if let (Read::Content(content), Some(flow)) = (&read, &mut request.flow)
+            && input.inbox.is_open()
+            && let Some(increment) =
+                flow.consumed(content.len(), input.inbox.len() == 0, &mut self.growth)
+        {
+            let body = credit::encode(increment);
+            self.writer
+                .record(RecordType::Credit, Some(handle.id()), &body);
+        }
         Ok(read)
     }
 
@@ -249,9 +265,13 @@ impl Connection {
                 RecordType::Stderr
             }
         };
-        Ok(self
-            .writer
-            .stream(handle, &mut request.turn, record_type, content))
+        Ok(self.writer.stream_within(
+            handle,
+            &mut request.turn,
+            request.flow.as_mut(),
+            record_type,
+            content,
+        ))
     }
 
     /// Ends a request: its streams, then END_REQUEST with `app_status` (0 is success).
@@ -374,6 +394,18 @@ impl Connection {
         );
     }
 
+    /// Ends a request whose web server does not keep to the credit that it has or may give.
+    fn end_violated(&mut self, handle: Handle, error: RequestError) {
+        let delivered = self
+            .table
+            .get(handle)
+            .is_ok_and(super::app::request::Request::is_delivered);
+        self.fail(handle, error);
+        if delivered {
+            self.events.push_back(Event::Aborted(handle));
+        }
+    }
+
     fn refused(&mut self, id: RequestId, why: Refusal) {
         self.events.push_back(Event::Refused { id, why });
     }
@@ -393,6 +425,9 @@ impl Connection {
 
     fn remove(&mut self, handle: Handle) -> Option<Request> {
         let request = self.table.remove(handle).ok()?;
+        if let Some(flow) = &request.flow {
+            flow.close(credit::clamp(self.config.stdin_buffer), &mut self.growth);
+        }
         if !request.is_delivered() {
             self.incomplete.count = self.incomplete.count.saturating_sub(1);
             self.incomplete.bytes = self

@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use crate::credit::Flow;
 use crate::inbox::Inbox;
 use crate::params::Collector;
 use crate::record::{BeginRequest, Role};
@@ -27,6 +28,8 @@ pub(super) struct Request {
     /// Only a filter has one.
     pub(super) data: Option<Box<Input>>,
     pub(super) turn: Turn,
+    /// `None`: the request is not under flow control.
+    pub(super) flow: Option<Flow>,
     /// Whether STDERR was used, and so has to be ended.
     pub(super) stderr_used: bool,
 }
@@ -66,6 +69,7 @@ impl Request {
             stdin,
             data: (begin.role == Role::Filter).then(Box::default),
             turn: Turn::default(),
+            flow: None,
             stderr_used: false,
         }
     }
@@ -91,7 +95,8 @@ impl Request {
     /// discard or refuse it.
     pub(super) fn room(&self, stream: super::Input, limit: usize) -> usize {
         match (stream, &self.data) {
-            _ if !self.is_delivered() => usize::MAX,
+            // What is beyond the credit given is an error of the request, not a reason to wait.
+            _ if !self.is_delivered() || self.flow.is_some() => usize::MAX,
             (super::Input::Stdin, _) => self.stdin.inbox.room(limit),
             (super::Input::Data, Some(data)) => data.inbox.room(limit),
             (super::Input::Data, None) => usize::MAX,

@@ -13,9 +13,16 @@ pub struct Config {
     /// Requests that may hold an id at a time; 1: the application does not multiplex. Twice as many
     /// when those are counted that have ended and whose consumer has not closed them. Default: 1024.
     pub requests: u16,
-    /// Bytes of STDOUT and STDERR that are held for one request until it reads them. Default:
-    /// 256 KiB.
+    /// Bytes of STDOUT and STDERR that are held for one request until it reads them; under flow
+    /// control the window that each request begins with. Default: 256 KiB.
     pub receive_buffer: usize,
+    /// Whether requests are under flow control where the application knows it
+    /// (`docs/flow-control.md`). Default: yes.
+    pub flow_control: bool,
+    /// The window in bytes up to which a request's grows whose consumer keeps up. Default: 1 MiB.
+    pub window_most: usize,
+    /// Bytes by which the windows of all requests together may grow. Default: 16 MiB.
+    pub windows_grow: usize,
     /// How long one request whose buffer is full may hold up the other requests of the connection,
     /// before it is aborted, unless it drains by half. Default: 10 s.
     pub stall_timeout: Duration,
@@ -44,6 +51,9 @@ impl Default for Config {
         Self {
             requests: 1024,
             receive_buffer: 256 * 1024,
+            flow_control: true,
+            window_most: 1024 * 1024,
+            windows_grow: 16 * 1024 * 1024,
             stall_timeout: Duration::from_secs(10),
             drain_timeout: Duration::from_secs(60),
             output_buffer: 128 * 1024,

@@ -4,8 +4,9 @@ use std::time::Instant;
 
 use super::request::{Phase, Sent};
 use super::{Blocked, Connection, Event, Input, Output};
+use crate::credit;
 use crate::error::ConnectionError;
-use crate::inbox::least_room;
+use crate::inbox::{Broken, least_room};
 use crate::reader::Fragment;
 use crate::record::{EndRequest, RecordType, RequestId};
 use crate::values::Values;
@@ -55,7 +56,7 @@ impl Connection {
                 return Ok(input.len().saturating_sub(rest.len()));
             };
             self.blocked = None;
-            self.fragment(fragment)?;
+            self.fragment(now, fragment)?;
         }
     }
 
@@ -80,14 +81,14 @@ impl Connection {
         }
     }
 
-    fn fragment(&mut self, fragment: Fragment<'_>) -> Result<(), ConnectionError> {
+    fn fragment(&mut self, now: Instant, fragment: Fragment<'_>) -> Result<(), ConnectionError> {
         let header = fragment.header;
         let Some(id) = header.request_id else {
             self.management(fragment);
             return Ok(());
         };
         match header.record_type {
-            RecordType::Stdout | RecordType::Stderr => self.content(id, fragment),
+            RecordType::Stdout | RecordType::Stderr => self.content(now, id, fragment),
             RecordType::EndRequest => {
                 if let Some(body) = self.discrete.body(fragment)? {
                     self.end_request(id, EndRequest::parse(&body));
@@ -107,18 +108,30 @@ impl Connection {
             RecordType::GetValues
             | RecordType::GetValuesResult
             | RecordType::UnknownType
-            | RecordType::Credit
             | RecordType::Other(_) => {}
+            RecordType::Credit => {
+                if let Some(body) = self.discrete.body(fragment)? {
+                    self.credit(now, id, credit::parse(&body));
+                }
+            }
         }
         Ok(())
     }
 
-    fn content(&mut self, id: RequestId, fragment: Fragment<'_>) {
+    fn content(&mut self, now: Instant, id: RequestId, fragment: Fragment<'_>) {
         let Some((handle, request)) = self.table.find_mut(id) else {
             return;
         };
         // Nothing was asked for yet under a reserved id: what comes is late, from its last use.
         if request.phase == Phase::Reserved {
+            return;
+        }
+        if let Some(flow) = &mut request.flow
+            && flow.received(fragment.content.len()).is_err()
+        {
+            if matches!(request.phase, Phase::Active) {
+                self.give_up(handle, Broken::Violated, now);
+            }
             return;
         }
         let inbox = match fragment.header.record_type {
@@ -132,6 +145,23 @@ impl Connection {
         }
         if std::mem::take(&mut request.waited_for) {
             self.events.push_back(Event::Readable(handle));
+        }
+    }
+
+    fn credit(&mut self, now: Instant, id: RequestId, increment: u32) {
+        let Some((handle, request)) = self.table.find_mut(id) else {
+            return;
+        };
+        let Some(flow) = &mut request.flow else {
+            return;
+        };
+        match flow.credit(increment) {
+            Ok(true) => self.events.push_back(Event::Writable(handle)),
+            Ok(false) => {}
+            Err(_) if request.phase == Phase::Active => {
+                self.give_up(handle, Broken::Violated, now);
+            }
+            Err(_) => {}
         }
     }
 
@@ -173,6 +203,9 @@ impl Connection {
     fn answered(&mut self, values: Values) {
         if self.probes > 0 {
             self.probes = self.probes.saturating_sub(1);
+            if self.config.flow_control {
+                self.granted = values.flow_control;
+            }
             self.events.push_back(Event::Values(values));
         }
     }

@@ -18,10 +18,11 @@ pub use config::Config;
 use ids::Ids;
 use request::{Phase, Request, Sent};
 
+use crate::credit::{self, Flow, Growth};
 use crate::error::{BeginError, Gone};
 use crate::inbox::{Broken, Read};
 use crate::reader::{Discrete, Reader};
-use crate::record::{BeginRequest, EndRequest, KEEP_CONN, RecordType, Role};
+use crate::record::{BeginRequest, EndRequest, FLOW_CONTROL, KEEP_CONN, RecordType, Role};
 use crate::table::{Handle, Table};
 use crate::values::Values;
 use crate::writer::Writer;
@@ -105,6 +106,9 @@ pub struct Connection {
     blocked: Option<Blocked>,
     retired: bool,
     lost: bool,
+    /// The credit that the application grants each request, if it knows flow control.
+    granted: Option<u32>,
+    growth: Growth,
 }
 
 /// The request that keeps the connection from being read.
@@ -122,7 +126,10 @@ impl Connection {
     /// A connection that was just opened, or is being opened.
     pub fn new(config: Config) -> Self {
         let writer = Writer::new(config.output_buffer, config.output_turn);
+        let growth = Growth::new(config.window_most, config.windows_grow);
         Self {
+            granted: None,
+            growth,
             config,
             reader: Reader::new(),
             discrete: Discrete::default(),
@@ -238,11 +245,17 @@ impl Connection {
             return Err(Gone);
         }
         request.phase = Phase::Active;
-        let body = BeginRequest {
+        let mut body = BeginRequest {
             role,
             flags: KEEP_CONN,
             credit: 0,
         };
+        if let Some(granted) = self.granted {
+            let window = credit::clamp(self.config.receive_buffer);
+            request.flow = Some(Flow::new(granted, window));
+            body.flags |= FLOW_CONTROL;
+            body.credit = window;
+        }
         self.writer
             .record(RecordType::BeginRequest, Some(handle.id()), &body.encode());
         Ok(())
@@ -258,24 +271,33 @@ impl Connection {
         if request.phase != Phase::Active || *request.sent(output) == Sent::Ended {
             return Ok(content.len());
         }
+        let flow = request.flow.as_mut().filter(|_| output != Output::Params);
         Ok(self
             .writer
-            .stream(handle, &mut request.turn, output.into(), content))
+            .stream_within(handle, &mut request.turn, flow, output.into(), content))
     }
 
-    /// How many bytes [`Connection::write`] would take now.
-    pub fn room(&mut self, handle: Handle) -> Result<usize, Gone> {
+    /// How many bytes of a stream [`Connection::write`] would take now.
+    pub fn room(&mut self, handle: Handle, output: Output) -> Result<usize, Gone> {
         let request = self.table.get_mut(handle)?;
         Ok(match request.phase {
-            Phase::Active => self.writer.room(&mut request.turn),
+            Phase::Active => match &request.flow {
+                Some(flow) if output != Output::Params => {
+                    self.writer.room(&mut request.turn).min(flow.left())
+                }
+                _ => self.writer.room(&mut request.turn),
+            },
             Phase::Reserved | Phase::Draining(_) | Phase::Ended(_) => usize::MAX,
         })
     }
 
     /// Asks for [`Event::Writable`] when there may be room again.
-    pub fn wait(&mut self, handle: Handle) -> Result<(), Gone> {
+    pub fn wait(&mut self, handle: Handle, output: Output) -> Result<(), Gone> {
         let request = self.table.get_mut(handle)?;
-        self.writer.wait(handle, &mut request.turn);
+        match &mut request.flow {
+            Some(flow) if output != Output::Params && flow.left() == 0 => flow.wait(),
+            _ => self.writer.wait(handle, &mut request.turn),
+        }
         Ok(())
     }
 
@@ -299,6 +321,9 @@ impl Connection {
             Input::Stderr => request.stderr.read(most),
         };
         request.waited_for |= read == Read::Pending;
+        if let Read::Content(content) = &read {
+            self.consumed(handle, content.len());
+        }
         Ok(read)
     }
 
@@ -325,7 +350,24 @@ impl Connection {
             Input::Stderr => request.stderr.read_into(out),
         };
         request.waited_for |= count == 0;
+        self.consumed(handle, count);
         Ok(count)
+    }
+
+    /// The consumer took content, so the application may be given credit for more.
+    fn consumed(&mut self, handle: Handle, count: usize) {
+        let Ok(request) = self.table.get_mut(handle) else {
+            return;
+        };
+        let emptied = request.stdout.len() == 0 && request.stderr.len() == 0;
+        if let Some(flow) = &mut request.flow
+            && request.phase == Phase::Active
+            && let Some(increment) = flow.consumed(count, emptied, &mut self.growth)
+        {
+            let body = credit::encode(increment);
+            self.writer
+                .record(RecordType::Credit, Some(handle.id()), &body);
+        }
     }
 
     /// How the request ended: `None` while it has not.
@@ -416,9 +458,10 @@ impl Connection {
         if self.drain_check_at.is_none() {
             self.drain_check_at = now.checked_add(self.config.drain_timeout);
         }
+        let released = request.flow.as_mut().is_some_and(Flow::release);
         if request.closed {
             request.discard();
-        } else if Writer::granted(&mut request.turn) {
+        } else if Writer::granted(&mut request.turn) || released {
             // What it writes from now on is taken and dropped.
             self.events.push_back(Event::Writable(handle));
         }
@@ -452,6 +495,9 @@ impl Connection {
     /// Takes a request out that holds its id.
     fn remove(&mut self, handle: Handle, aborted: bool) {
         if let Ok(request) = self.table.remove(handle) {
+            if let Some(flow) = &request.flow {
+                flow.close(credit::clamp(self.config.receive_buffer), &mut self.growth);
+            }
             let draining = matches!(request.phase, Phase::Draining(_));
             self.draining = self.draining.saturating_sub(usize::from(draining));
             self.release_id(handle, aborted);
@@ -480,8 +526,12 @@ impl Connection {
         if std::mem::take(&mut request.waited_for) {
             self.events.push_back(Event::Readable(handle));
         }
-        if Writer::granted(&mut request.turn) {
+        let released = request.flow.as_mut().is_some_and(Flow::release);
+        if Writer::granted(&mut request.turn) || released {
             self.events.push_back(Event::Writable(handle));
+        }
+        if let Some(flow) = request.flow.take() {
+            flow.close(credit::clamp(self.config.receive_buffer), &mut self.growth);
         }
     }
 }

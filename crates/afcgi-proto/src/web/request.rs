@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use super::{Input, Output};
+use crate::credit::Flow;
 use crate::inbox::Inbox;
 use crate::record::EndRequest;
 use crate::writer::Turn;
@@ -29,6 +30,8 @@ pub(super) struct Request {
     pub(super) stdin: Sent,
     pub(super) data: Sent,
     pub(super) turn: Turn,
+    /// `None`: the request is not under flow control.
+    pub(super) flow: Option<Flow>,
     pub(super) stdout: Inbox,
     pub(super) stderr: Inbox,
     /// Whether the consumer found nothing to read and is to be told of more.
@@ -63,6 +66,7 @@ impl Request {
             stdin: Sent::Open,
             data: Sent::Open,
             turn: Turn::default(),
+            flow: None,
             stdout: Inbox::default(),
             stderr: Inbox::default(),
             waited_for: false,
@@ -87,6 +91,10 @@ impl Request {
     /// Bytes of content of a stream that may be received, under a limit for STDOUT and STDERR
     /// together.
     pub(super) fn room(&self, input: Input, limit: usize) -> usize {
+        if self.flow.is_some() {
+            // What is beyond the credit given is an error of the request, not a reason to wait.
+            return usize::MAX;
+        }
         match input {
             Input::Stdout => self.stdout.room(limit.saturating_sub(self.stderr.len())),
             Input::Stderr => self.stderr.room(limit.saturating_sub(self.stdout.len())),

@@ -31,7 +31,7 @@ impl Connection {
             && self.is_blocked()
         {
             self.blocked = None;
-            self.give_up_stalled(blocked.handle, now);
+            self.give_up(blocked.handle, Broken::Stalled, now);
         }
         if self.drain_check_at.is_some_and(|at| at <= now) {
             self.give_up_draining(now);
@@ -64,11 +64,11 @@ impl Connection {
         }
     }
 
-    /// Aborts the one request that nobody reads, so that the others can go on. Its consumer finds
-    /// what was received, and then that the rest is missing.
-    fn give_up_stalled(&mut self, handle: Handle, now: Instant) {
+    /// Aborts one request, so that the others can go on. Its consumer finds what was received, and
+    /// then why the rest is missing.
+    pub(super) fn give_up(&mut self, handle: Handle, why: Broken, now: Instant) {
         if let Ok(request) = self.table.get_mut(handle) {
-            request.stdout.break_off(Broken::Stalled);
+            request.stdout.break_off(why);
             request.stderr.end();
             if std::mem::take(&mut request.waited_for) {
                 self.events.push_back(Event::Readable(handle));

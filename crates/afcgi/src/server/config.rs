@@ -57,6 +57,7 @@ impl Config {
             max_conns: Some(number(self.max_connections)),
             max_reqs: Some(number(self.max_requests)),
             mpxs_conns: Some(config.requests > 1),
+            flow_control: None,
         };
         config
     }

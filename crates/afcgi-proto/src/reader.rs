@@ -219,6 +219,10 @@ impl Discrete {
 
     /// The whole content, once it is complete. The caller has checked its length.
     pub(crate) fn content(&mut self, fragment: Fragment<'_>) -> Option<Vec<u8>> {
+        if fragment.first {
+            // Of a record that nobody wanted to the end.
+            self.bytes.clear();
+        }
         self.bytes.extend_from_slice(fragment.content);
         fragment.last.then(|| std::mem::take(&mut self.bytes))
     }

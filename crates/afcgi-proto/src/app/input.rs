@@ -125,7 +125,11 @@ impl Connection {
             | RecordType::UnknownType
             | RecordType::Other(_) => {}
             RecordType::Credit => {
-                if let Some(body) = self.discrete.body(fragment)? {
+                // Where it was not agreed on, this is a type that is not known.
+                let known = (self.table.find(id))
+                    .and_then(|handle| self.table.get(handle).ok())
+                    .is_some_and(|request| request.flow.is_some());
+                if known && let Some(body) = self.discrete.body(fragment)? {
                     self.credit(id, credit::parse(&body));
                 }
             }

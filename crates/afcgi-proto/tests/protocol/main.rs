@@ -2,6 +2,7 @@
 //! operations over a simulated pair. Tests that serve a rule begin with its number.
 
 mod fairness;
+mod flow;
 mod limits;
 mod rules_app;
 mod rules_app_requests;

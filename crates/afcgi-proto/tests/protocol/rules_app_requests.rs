@@ -21,11 +21,13 @@ fn r40_r41_get_values_is_answered_between_and_during_requests() {
             max_conns: Some(10),
             max_reqs: Some(200),
             mpxs_conns: Some(true),
+            ..Values::default()
         },
         ..Config::default()
     });
     let query = record::record(code::GET_VALUES, 0, &Values::query());
-    let answer = b"\x0e\x02FCGI_MAX_CONNS10\x0d\x03FCGI_MAX_REQS200\x0f\x01FCGI_MPXS_CONNS1";
+    let answer = b"\x0e\x02FCGI_MAX_CONNS10\x0d\x03FCGI_MAX_REQS200\x0f\x01FCGI_MPXS_CONNS1\
+        \x11\x05FCGI_FLOW_CONTROL65536";
     let expected = record::record(code::GET_VALUES_RESULT, 0, answer);
     app.feed(&query);
     assert_eq!(app.output(), expected);

@@ -230,7 +230,8 @@ fn r40_probe_and_its_answers() {
     let query = record::record(
         code::GET_VALUES,
         0,
-        b"\x0e\x00FCGI_MAX_CONNS\x0d\x00FCGI_MAX_REQS\x0f\x00FCGI_MPXS_CONNS",
+        b"\x0e\x00FCGI_MAX_CONNS\x0d\x00FCGI_MAX_REQS\x0f\x00FCGI_MPXS_CONNS\
+        \x11\x00FCGI_FLOW_CONTROL",
     );
     assert_eq!(web.output(), query);
     let answer = b"\x0f\x01FCGI_MPXS_CONNS1\x03\x01FOOx";
@@ -377,8 +378,8 @@ fn handles_of_closed_requests_reach_nobody() {
     web.output();
     assert_eq!(web.conn.write(old, Output::Stdin, b"x"), Err(Gone));
     assert_eq!(web.conn.end(old, Output::Params), Err(Gone));
-    assert_eq!(web.conn.room(old), Err(Gone));
-    assert_eq!(web.conn.wait(old), Err(Gone));
+    assert_eq!(web.conn.room(old, Output::Stdin), Err(Gone));
+    assert_eq!(web.conn.wait(old, Output::Stdin), Err(Gone));
     assert_eq!(web.conn.readable(old, Input::Stdout), Err(Gone));
     web.close(old);
     assert_eq!(web.output(), EMPTY);

@@ -44,7 +44,22 @@ pub struct Malformed;
 pub type Pair<'a> = (&'a [u8], &'a [u8]);
 
 /// Takes a pair off the front of `input`; `None` at the end.
+#[inline]
 pub fn decode_pair<'a>(input: &mut &'a [u8]) -> Result<Option<Pair<'a>>, Malformed> {
+    // Nearly all lengths are short: those need one look at the input, not four.
+    if let [name_length @ ..0x80, value_length @ ..0x80, rest @ ..] = input {
+        let name_length = usize::from(*name_length);
+        let end = name_length.saturating_add(usize::from(*value_length));
+        let (pair, rest) = rest.split_at_checked(end).ok_or(Malformed)?;
+        *input = rest;
+        return Ok(pair.split_at_checked(name_length));
+    }
+    decode_long_pair(input)
+}
+
+/// As [`decode_pair`], for lengths of either form, and at the end.
+#[cold]
+fn decode_long_pair<'a>(input: &mut &'a [u8]) -> Result<Option<Pair<'a>>, Malformed> {
     if input.is_empty() {
         return Ok(None);
     }
@@ -157,6 +172,7 @@ pub struct Iter<'a> {
 impl<'a> Iterator for Iter<'a> {
     type Item = Pair<'a>;
 
+    #[inline]
     fn next(&mut self) -> Option<Self::Item> {
         // The bytes were checked when the `Params` was made.
         decode_pair(&mut self.rest).ok().flatten()

@@ -91,7 +91,21 @@ impl Reader {
 
     /// Like [`Reader::read`], with at most `room(header)` bytes of content in the fragment. If
     /// that is 0 the result is `None`, and `input` keeps what comes from there on.
+    #[inline]
     pub fn read_within<'a>(
+        &mut self,
+        input: &mut &'a [u8],
+        mut room: impl FnMut(&Header) -> usize,
+    ) -> Result<Option<Fragment<'a>>, ConnectionError> {
+        if let Some(whole) = self.whole(input, &mut room)? {
+            return Ok(Some(whole));
+        }
+        self.piece(input, room)
+    }
+
+    /// The next fragment of a record that is not whole.
+    #[inline(never)]
+    fn piece<'a>(
         &mut self,
         input: &mut &'a [u8],
         mut room: impl FnMut(&Header) -> usize,
@@ -152,6 +166,40 @@ impl Reader {
                 }
             }
         }
+    }
+
+    /// The next record, when it is in `input` from its first byte to its last and there is room
+    /// for all of it: the common case, which needs no state to be kept.
+    #[inline]
+    fn whole<'a>(
+        &self,
+        input: &mut &'a [u8],
+        room: &mut impl FnMut(&Header) -> usize,
+    ) -> Result<Option<Fragment<'a>>, ConnectionError> {
+        if !self.at_boundary() {
+            return Ok(None);
+        }
+        let Some((bytes, rest)) = input.split_first_chunk::<HEADER_LEN>() else {
+            return Ok(None);
+        };
+        let header = parse(bytes)?;
+        let length = usize::from(header.content_length);
+        let Some((content, rest)) = rest.split_at_checked(length) else {
+            return Ok(None);
+        };
+        let Some(rest) = rest.get(usize::from(header.padding_length)..) else {
+            return Ok(None);
+        };
+        if length > 0 && room(&header) < length {
+            return Ok(None);
+        }
+        *input = rest;
+        Ok(Some(Fragment {
+            header,
+            content,
+            first: true,
+            last: true,
+        }))
     }
 
     fn header(
@@ -228,6 +276,7 @@ impl Discrete {
     }
 }
 
+#[inline]
 fn parse(bytes: &[u8; HEADER_LEN]) -> Result<Header, ConnectionError> {
     Header::parse(bytes).map_err(|found| ConnectionError::Version { found })
 }

@@ -7,6 +7,7 @@
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
@@ -18,6 +19,7 @@ use pin_project_lite::pin_project;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::runtime::RuntimeFlavor;
 use tokio::time::Sleep;
+use tokio_util::sync::ReusableBoxFuture;
 
 use super::app::App;
 use super::request::{AppStatus, Request};
@@ -56,6 +58,7 @@ pub(crate) struct Driver<IO, A> {
     /// they write is sent.
     gathered: bool,
     begun: Vec<(Handle, BeginRequest, Params)>,
+    spare: Spare,
     wakers: Vec<Waker>,
 }
 
@@ -88,6 +91,10 @@ where
             timer: None,
             gathered: false,
             begun: Vec::new(),
+            spare: match runtime_flavor() {
+                RuntimeFlavor::CurrentThread => Spare::Ready(None),
+                _ => Spare::Unused,
+            },
             wakers: Vec::new(),
         }
     }
@@ -196,7 +203,7 @@ where
         if self.begun.is_empty() {
             return;
         }
-        let mut aborts = Vec::with_capacity(self.begun.len());
+        let mut aborts = Vec::new();
         for (handle, begin, params) in self.begun.drain(..) {
             let request = Request::new(Arc::clone(&self.shared), handle, begin, params);
             let finish = Finish {
@@ -205,14 +212,21 @@ where
                 handle,
                 counted: false,
             };
-            let task = tokio::spawn(Answer {
+            let answer = Answer {
                 state: Answering::Begun {
                     start: Some((self.app.clone(), request)),
                     call: A::call,
                 },
                 finish,
-            });
-            aborts.push((handle, task.abort_handle()));
+            };
+            let task = match &mut self.spare {
+                Spare::Unused => Some(tokio::spawn(answer)),
+                Spare::Ready(spare) => answer_at_once(spare, answer).map(tokio::spawn),
+            };
+            aborts.extend(task.map(|task| (handle, task.abort_handle())));
+        }
+        if aborts.is_empty() {
+            return;
         }
         let mut late = Vec::new();
         let mut state = self.shared.lock();
@@ -288,8 +302,7 @@ where
     }
 
     fn poll_drive(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Ending>> {
-        let multi_thread =
-            tokio::runtime::Handle::current().runtime_flavor() != RuntimeFlavor::CurrentThread;
+        let multi_thread = runtime_flavor() != RuntimeFlavor::CurrentThread;
         loop {
             let now = Instant::now();
             self.shared.lock().parked = false;
@@ -333,6 +346,46 @@ where
     fn has_output(&self) -> bool {
         !self.shared.lock().connection.transmit().is_empty()
     }
+}
+
+/// A place for the future of a request that is over at once, so that it needs no task of its own.
+enum Spare {
+    /// There are several threads: another may begin the request while this one still reads.
+    Unused,
+    /// On one thread nothing is gained by waiting: a request's future is polled as it comes, in
+    /// memory that the one before it left, and becomes a task only if it is not done then.
+    Ready(Option<Reusable>),
+}
+
+/// The future of a request, in memory that can be used again.
+type Reusable = ReusableBoxFuture<'static, ()>;
+
+/// Polls the future of a request once. Gives it back if it has to go on.
+fn answer_at_once(
+    spare: &mut Option<Reusable>,
+    answer: impl Future<Output = ()> + Send + 'static,
+) -> Option<Reusable> {
+    let mut future = match spare.take() {
+        Some(mut future) => {
+            future.set(answer);
+            future
+        }
+        None => ReusableBoxFuture::new(answer),
+    };
+    // Whoever registers this waker is polled again, by the task, before it could be used.
+    let mut cx = Context::from_waker(Waker::noop());
+    let polled = catch_unwind(AssertUnwindSafe(|| future.poll(&mut cx)));
+    match polled {
+        Ok(Poll::Pending) => return Some(future),
+        Ok(Poll::Ready(())) => *spare = Some(future),
+        // As a task would: the panic was reported, and it is the end of that request alone.
+        Err(_) => {}
+    }
+    None
+}
+
+fn runtime_flavor() -> RuntimeFlavor {
+    tokio::runtime::Handle::current().runtime_flavor()
 }
 
 /// However the connection ends, no request of it is left behind.

@@ -12,7 +12,7 @@ pub use super::body::RemoteAddr;
 use crate::server::Request;
 
 /// The longest header name that is passed on, in bytes.
-const MAX_NAME: usize = 256;
+const MAX_NAME: usize = 128;
 
 /// What has to be encoded in a path that was decoded.
 const PATH: &AsciiSet = &CONTROLS
@@ -75,8 +75,10 @@ pub(super) fn from_fastcgi(request: Request) -> Result<http::Request<Body>, &'st
 
 impl<'a> Found<'a> {
     fn new(params: &'a Params) -> Result<Self, &'static str> {
+        let is_header = |name: &[u8]| name.starts_with(b"HTTP_") || name.starts_with(b"CONTENT_");
+        let headers = params.iter().filter(|pair| is_header(pair.0)).count();
         let mut found = Self {
-            headers: HeaderMap::with_capacity(params.len()),
+            headers: HeaderMap::with_capacity(headers),
             ..Self::default()
         };
         for (name, value) in params {

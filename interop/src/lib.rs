@@ -4,7 +4,8 @@
 //! - [`app`]: the applications, `afcgitest` and its twin over Go's net/http/fcgi;
 //! - [`gateway`]: the web servers, each with the configuration under test;
 //! - [`suite`]: what every application must do behind every web server;
-//! - [`raw`]: FastCGI by hand, for what no web server would send.
+//! - [`raw`]: FastCGI by hand, for what no web server would send;
+//! - [`attack`]: what must hold while somebody sends it.
 //!
 //! This crate knows the wire format from the specification alone and shares no code with the protocol crate, so that one misreading cannot
 //! hide in both. It panics with a reason where a library would return an error: it serves tests only.
@@ -12,6 +13,7 @@
 #![forbid(unsafe_code)]
 
 pub mod app;
+pub mod attack;
 pub mod gateway;
 pub mod http;
 pub mod process;

@@ -279,17 +279,55 @@ pub async fn holds_fifty_requests(rig: Rig) {
     rig.settle().await;
 }
 
+/// Two hundred requests at a time need no more connections than nginx has workers.
+pub async fn shares_connections(rig: Rig) {
+    let held = join_all((0..200).map(|_| async {
+        assert_eq!(rig.get_ok("/delay?ms=2000").await, "Hello world\n");
+    }));
+    let meanwhile = eventually("all are active at once", SOON, || async {
+        match (rig.stat("active").await, rig.stat("connections").await) {
+            (active, connections) if active > 200 => Ok(connections),
+            (active, _) => Err(format!("{active} are active")),
+        }
+    });
+    let (connections, _) = tokio::join!(meanwhile, held);
+    assert!(
+        connections <= 2,
+        "{connections} connections for 200 requests"
+    );
+}
+
 /// A client that leaves in the middle of a response ends that request and no other.
 pub async fn survives_a_client_that_leaves(rig: Rig) {
+    // Each would last for 100 s: that they have ended means that the application was told.
+    ten_clients_leave(&rig, "/events?n=2000&ms=50").await;
+    let aborted = rig.stat("aborted").await;
+    assert_eq!(
+        aborted, 10,
+        "ten clients have left, {aborted} requests were aborted"
+    );
+    rig.assert_hello().await;
+}
+
+/// The same where the application cannot be told: what it writes on goes nowhere, and to nobody else.
+pub async fn serves_on_when_clients_leave(rig: Rig) {
+    ten_clients_leave(&rig, "/events?n=40&ms=50").await;
+    rig.assert_hello().await;
+}
+
+async fn ten_clients_leave(rig: &Rig, path: &str) {
     let neighbour = async {
         let body = rig.get_ok("/events?n=20&ms=50").await;
-        assert_eq!(String::from_utf8_lossy(&body).matches("data:").count(), 20);
+        assert_eq!(
+            body,
+            (0..20)
+                .map(|n| format!("data: {n}\n\n"))
+                .collect::<String>()
+        );
     };
     let leavers = async {
         join_all((0..10).map(|_| async {
-            let mut stream = get(&rig.client, &rig.url("/events?n=2000&ms=50"))
-                .await
-                .bytes_stream();
+            let mut stream = get(&rig.client, &rig.url(path)).await.bytes_stream();
             stream
                 .next()
                 .await
@@ -297,16 +335,12 @@ pub async fn survives_a_client_that_leaves(rig: Rig) {
                 .expect("a first event");
         }))
         .await;
+        for _ in 0..20 {
+            rig.assert_hello().await;
+        }
     };
     tokio::join!(neighbour, leavers);
-    // Each would last for 100 s: that they have ended means that the application was told.
     rig.settle().await;
-    let aborted = rig.stat("aborted").await;
-    assert_eq!(
-        aborted, 10,
-        "ten clients have left, {aborted} requests were aborted"
-    );
-    rig.assert_hello().await;
 }
 
 /// A client that leaves in the middle of an upload leaves nothing behind.

@@ -15,6 +15,7 @@ pub mod code {
     pub const GET_VALUES: u8 = 9;
     pub const GET_VALUES_RESULT: u8 = 10;
     pub const UNKNOWN_TYPE: u8 = 11;
+    pub const CREDIT: u8 = 64;
 }
 
 /// A record without padding.

@@ -313,14 +313,19 @@ impl Connection {
 
     /// Takes up to `most` bytes of a stream.
     ///
-    /// After [`Read::Pending`], [`Event::Readable`] says when to try again.
+    /// After [`Read::Pending`], [`Event::Readable`] says when to try again. It also follows a
+    /// [`Read::End`] that came before END_REQUEST, when the request [has ended](Self::ended).
     pub fn read(&mut self, handle: Handle, input: Input, most: usize) -> Result<Read, Gone> {
         let request = self.table.get_mut(handle)?;
         let read = match input {
             Input::Stdout => request.stdout.read(most),
             Input::Stderr => request.stderr.read(most),
         };
-        request.waited_for |= read == Read::Pending;
+        request.waited_for |= match read {
+            Read::Pending => true,
+            Read::End => !matches!(request.phase, Phase::Ended(_)),
+            Read::Content(_) | Read::Broken(_) => false,
+        };
         if let Read::Content(content) = &read {
             self.consumed(handle, content.len());
         }

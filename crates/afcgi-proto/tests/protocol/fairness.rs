@@ -69,6 +69,19 @@ fn the_end_of_a_stream_is_told_before_end_request() {
     assert_eq!(web.events(), [web::Event::Readable(handle)]);
 }
 
+#[test]
+fn end_request_is_told_after_the_end_of_the_streams() {
+    let mut web = Web::new();
+    let handle = web.request();
+    web.feed(record::stream(code::STDOUT, 1, b"", 1));
+    assert_eq!(web.stdout(handle), Read::End);
+    assert_eq!(web.conn.ended(handle), Ok(None));
+    web.feed(record::end(1, 0, 0));
+    let events = [web::Event::Readable(handle), web::Event::Released];
+    assert_eq!(web.events(), events);
+    assert_eq!(web.stdout(handle), Read::End);
+}
+
 /// A writer that waits for its turn, with the buffer full.
 fn waiting_writer() -> (Web, afcgi_proto::Handle) {
     let mut web = Web::new();

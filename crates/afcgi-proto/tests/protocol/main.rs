@@ -1,9 +1,12 @@
 //! The protocol crate as its users see it: every rule, both sides, hostile peers, and random
 //! operations over a simulated pair. Tests that serve a rule begin with its number.
 
+mod cuts;
 mod fairness;
 mod flow;
 mod limits;
+mod operations;
+mod properties;
 mod rules_app;
 mod rules_app_requests;
 mod rules_web;

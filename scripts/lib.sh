@@ -14,6 +14,9 @@ esac
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 export PATH
 
+# What is built is looked for where cargo puts it by itself.
+unset CARGO_TARGET_DIR CARGO_BUILD_TARGET CARGO_BUILD_TARGET_DIR
+
 say() { printf '%s\n' "$*"; }
 
 # The one clear line, and the end.

@@ -23,7 +23,7 @@ free_or_die() {
 free_or_die
 scripts/install.sh base || exit 1
 say "Building afcgitest"
-cargo build --release --quiet --bin afcgitest || die "afcgitest does not build (see above)."
+cargo build --release --bin afcgitest || die "afcgitest does not build (see above)."
 say "Building the nginx module"
 build_module || die "the nginx module does not build (see above)."
 free_or_die

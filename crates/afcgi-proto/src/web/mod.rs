@@ -425,6 +425,17 @@ impl Connection {
         self.retired = true;
     }
 
+    /// Whether it takes no new requests: it was retired or lost.
+    pub const fn is_retired(&self) -> bool {
+        self.retired
+    }
+
+    /// Lowers [`Config::requests`] to what the application takes, as [`Event::Values`] says. Requests
+    /// above that go on.
+    pub fn limit_requests(&mut self, most: u16) {
+        self.config.requests = self.config.requests.min(most.max(1));
+    }
+
     /// Whether the connection is to be closed now: it was retired or lost, and holds no request.
     pub fn is_finished(&self) -> bool {
         self.lost || (self.retired && self.active() == 0)

@@ -309,6 +309,23 @@ fn web_requests() {
 }
 
 #[test]
+fn web_requests_are_lowered_to_what_the_application_takes() {
+    let mut web = Web::new();
+    let first = web.conn.open().unwrap();
+    let second = web.conn.open().unwrap();
+    web.conn.limit_requests(2);
+    assert_eq!(web.conn.open(), Err(BeginError::Full));
+    web.conn.limit_requests(3);
+    assert_eq!(web.conn.open(), Err(BeginError::Full), "never raised");
+    web.close(first);
+    web.close(second);
+    assert!(web.conn.open().is_ok());
+    assert!(!web.conn.is_retired());
+    web.conn.retire();
+    assert!(web.conn.is_retired());
+}
+
+#[test]
 fn web_requests_that_ended_and_are_not_closed_count_too() {
     let mut web = Web::with(web::Config {
         requests: 2,

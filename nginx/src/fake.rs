@@ -1,0 +1,53 @@
+//! A request as this module sees it: what nginx takes for a connection, and where it stands.
+
+use std::time::Instant;
+
+use afcgi_proto::relay::Relay;
+
+use crate::ffi::fake::FakeConnection;
+
+/// One request of nginx's FastCGI module.
+#[derive(Debug)]
+pub(crate) struct Fake {
+    /// What nginx takes for its connection.
+    pub(crate) connection: FakeConnection,
+    /// The pool of its address.
+    pub(crate) pool: usize,
+    pub(crate) place: Place,
+    pub(crate) began: Instant,
+    /// Whether nginx holds bytes that found no room: it is to be told of room.
+    pub(crate) blocked: bool,
+    /// Whether anything of the response was given to nginx.
+    pub(crate) answered: bool,
+}
+
+/// Where a request is.
+///
+/// ```text
+///  Waiting ──────> On a connection ──────> (freed by nginx)
+///     └──────────> Failed: no connection can be had ──────^
+/// ```
+#[derive(Debug)]
+pub(crate) enum Place {
+    /// In the queue of its pool.
+    Waiting,
+    On {
+        real: usize,
+        relay: Box<Relay>,
+    },
+    /// The system's error of connecting, 0 if there is none.
+    Failed(i32),
+}
+
+/// What nginx gets for a read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Got {
+    /// So many bytes; whether another read is worth the while now.
+    Bytes { count: usize, more: bool },
+    /// Nothing now: a wake-up follows.
+    Again,
+    /// The response was complete.
+    End,
+    /// The response will not be complete.
+    Failed,
+}

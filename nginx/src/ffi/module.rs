@@ -1,0 +1,303 @@
+//! The tables by which nginx knows the module, its directives, and their place in the configuration.
+
+use std::ffi::{c_char, c_void};
+use std::ptr;
+use std::slice;
+
+use nginx_sys::{
+    NGX_CONF_1MORE, NGX_CONF_FLAG, NGX_CONF_NOARGS, NGX_HTTP_LIF_CONF, NGX_HTTP_LOC_CONF,
+    NGX_HTTP_LOC_CONF_OFFSET, NGX_HTTP_MAIN_CONF, NGX_HTTP_MODULE, NGX_HTTP_SRV_CONF,
+    NGX_HTTP_SRV_CONF_OFFSET, NGX_HTTP_UPS_CONF, NGX_USE_CLEAR_EVENT, ngx_command_t,
+    ngx_conf_log_error, ngx_conf_set_flag_slot, ngx_conf_t, ngx_cycle_t, ngx_event_flags,
+    ngx_flag_t, ngx_http_conf_ctx_t, ngx_http_module_t, ngx_http_request_t,
+    ngx_http_upstream_main_conf_t, ngx_http_upstream_module, ngx_http_upstream_srv_conf_t,
+    ngx_int_t, ngx_module_t, ngx_pcalloc, ngx_pool_cleanup_add, ngx_str_t, ngx_uint_t,
+};
+
+use super::log::{self, Level};
+use super::upstream::Hooks;
+use super::{ERROR, OK, fence};
+use crate::conf::Settings;
+use crate::worker;
+
+/// What nginx shows as the value of an unset flag.
+const UNSET: ngx_flag_t = -1;
+
+/// What an `upstream` block says. All zero: nothing.
+#[repr(C)]
+struct UpstreamConf {
+    connections: u16,
+    requests: u16,
+}
+
+/// What a location says.
+#[repr(C)]
+struct LocationConf {
+    on: ngx_flag_t,
+}
+
+/// Whether a request of a location is to be multiplexed, and how.
+pub(super) fn settings(
+    request: *mut ngx_http_request_t,
+    explicit: Option<Settings>,
+) -> Option<Settings> {
+    // SAFETY: a request has the configuration of its location for every module; ours was made by
+    // `create_location`.
+    let on = unsafe {
+        let conf = *(*request)
+            .loc_conf
+            .add(ngx_http_fastcgi_multiplex_module.ctx_index);
+        (*conf.cast::<LocationConf>()).on
+    };
+    match on {
+        0 => None,
+        UNSET => explicit,
+        _ => Some(explicit.unwrap_or_default()),
+    }
+}
+
+/// The hooks of this configuration.
+pub(super) fn hooks<'a>(request: *mut ngx_http_request_t) -> Option<&'a Hooks> {
+    // SAFETY: a request has the main configuration of every module; ours was made by `create_main`,
+    // and lives as long as the cycle that the request belongs to. The request outlives the callback.
+    unsafe {
+        let conf = *(*request)
+            .main_conf
+            .add(ngx_http_fastcgi_multiplex_module.ctx_index);
+        conf.cast::<Hooks>().as_ref()
+    }
+}
+
+unsafe extern "C" fn create_main(cf: *mut ngx_conf_t) -> *mut c_void {
+    unsafe extern "C" fn drop_hooks(data: *mut c_void) {
+        // SAFETY: the hooks were leaked below, and nginx runs a clean-up once.
+        fence((), || unsafe { drop(Box::from_raw(data.cast::<Hooks>())) });
+    }
+    fence(ptr::null_mut(), || {
+        // SAFETY: nginx gives a configuration with a pool, which outlives it.
+        unsafe {
+            let cleanup = ngx_pool_cleanup_add((*cf).pool, 0);
+            if cleanup.is_null() {
+                return ptr::null_mut();
+            }
+            (*cleanup).data = Box::into_raw(Box::<Hooks>::default()).cast();
+            (*cleanup).handler = Some(drop_hooks);
+            (*cleanup).data
+        }
+    })
+}
+
+unsafe extern "C" fn create_upstream(cf: *mut ngx_conf_t) -> *mut c_void {
+    // SAFETY: nginx gives a configuration with a pool, which outlives it.
+    unsafe { ngx_pcalloc((*cf).pool, size_of::<UpstreamConf>()) }
+}
+
+unsafe extern "C" fn create_location(cf: *mut ngx_conf_t) -> *mut c_void {
+    // SAFETY: as above; what was allocated has the size that is written.
+    unsafe {
+        let conf = ngx_pcalloc((*cf).pool, size_of::<LocationConf>()).cast::<LocationConf>();
+        if !conf.is_null() {
+            (*conf).on = UNSET;
+        }
+        conf.cast()
+    }
+}
+
+unsafe extern "C" fn merge_location(
+    _cf: *mut ngx_conf_t,
+    outer: *mut c_void,
+    inner: *mut c_void,
+) -> *mut c_char {
+    // SAFETY: nginx gives two of what `create_location` made.
+    unsafe {
+        let (outer, inner) = (outer.cast::<LocationConf>(), inner.cast::<LocationConf>());
+        if (*inner).on == UNSET {
+            (*inner).on = (*outer).on;
+        }
+    }
+    ptr::null_mut()
+}
+
+/// What `NGX_CONF_ERROR` is.
+fn conf_error() -> *mut c_char {
+    ptr::without_provenance_mut(ERROR.cast_unsigned())
+}
+
+/// `fastcgi_multiplex [connections=N] [requests=N];` in an `upstream` block.
+unsafe extern "C" fn set_upstream(
+    cf: *mut ngx_conf_t,
+    _command: *mut ngx_command_t,
+    conf: *mut c_void,
+) -> *mut c_char {
+    fence(conf_error(), || {
+        // SAFETY: nginx gives what `create_upstream` made, and the words of the directive.
+        let (conf, words) = unsafe {
+            let words = (*cf).args;
+            (
+                &mut *conf.cast::<UpstreamConf>(),
+                slice::from_raw_parts((*words).elts.cast::<ngx_str_t>(), (*words).nelts),
+            )
+        };
+        if conf.connections != 0 {
+            return c"is duplicate".as_ptr().cast_mut();
+        }
+        // SAFETY: a word is so many bytes.
+        let words = words
+            .iter()
+            .skip(1)
+            .map(|word| unsafe { slice::from_raw_parts(word.data, word.len) });
+        match Settings::parse(words) {
+            Ok(settings) => {
+                conf.connections = settings.connections;
+                conf.requests = settings.requests;
+                ptr::null_mut()
+            }
+            Err(text) => {
+                // SAFETY: the format takes a length and so many bytes.
+                unsafe {
+                    ngx_conf_log_error(
+                        Level::Emergency as ngx_uint_t,
+                        cf,
+                        0,
+                        c"fastcgi_multiplex: %*s".as_ptr(),
+                        text.len(),
+                        text.as_ptr(),
+                    );
+                }
+                conf_error()
+            }
+        }
+    })
+}
+
+/// Stands itself before every upstream's `peer.init`, after all other modules have: outermost.
+unsafe extern "C" fn postconfiguration(cf: *mut ngx_conf_t) -> ngx_int_t {
+    fence(ERROR, || {
+        // SAFETY: nginx gives the http configuration, where all modules' parts are; the upstreams are
+        // an array of pointers that live as long as the cycle.
+        unsafe {
+            let ctx = (*cf).ctx.cast::<ngx_http_conf_ctx_t>();
+            let main = |index: usize| *(*ctx).main_conf.add(index);
+            let ours = ngx_http_fastcgi_multiplex_module.ctx_index;
+            let hooks = &mut *main(ours).cast::<Hooks>();
+            let upstreams = &(*main(ngx_http_upstream_module.ctx_index)
+                .cast::<ngx_http_upstream_main_conf_t>())
+            .upstreams;
+            if upstreams.nelts == 0 {
+                return OK;
+            }
+            for &upstream in slice::from_raw_parts(
+                upstreams.elts.cast::<*mut ngx_http_upstream_srv_conf_t>(),
+                upstreams.nelts,
+            ) {
+                let confs = (*upstream).srv_conf;
+                // An upstream without a block has no configuration of its own.
+                let said = (!confs.is_null())
+                    .then(|| &*(*confs.add(ours)).cast::<UpstreamConf>())
+                    .filter(|conf| conf.connections != 0)
+                    .map(|conf| Settings {
+                        connections: conf.connections,
+                        requests: conf.requests,
+                    });
+                hooks.wrap(upstream, said);
+            }
+        }
+        OK
+    })
+}
+
+unsafe extern "C" fn init_process(_cycle: *mut ngx_cycle_t) -> ngx_int_t {
+    fence(ERROR, || {
+        log::log_panics();
+        if !can_multiplex() {
+            log::line(
+                Level::Warning,
+                "this event method has no edges: every request gets a connection of its own (epoll and kqueue share them)",
+            );
+        }
+        OK
+    })
+}
+
+unsafe extern "C" fn exit_process(_cycle: *mut ngx_cycle_t) {
+    fence((), worker::end);
+}
+
+/// Whether the event method leaves connections alone that it does not know: those that report a
+/// state, instead of its changes, would be told to forget our fakes.
+pub(super) fn can_multiplex() -> bool {
+    // SAFETY: a global of nginx, set before the first request.
+    unsafe { ngx_event_flags & NGX_USE_CLEAR_EVENT as ngx_uint_t != 0 }
+}
+
+const NAME: ngx_str_t = ngx_str_t {
+    len: 17,
+    data: c"fastcgi_multiplex".as_ptr() as *mut u8,
+};
+
+static mut COMMANDS: [ngx_command_t; 3] = [
+    ngx_command_t {
+        name: NAME,
+        type_: (NGX_HTTP_UPS_CONF | NGX_CONF_NOARGS | NGX_CONF_1MORE) as ngx_uint_t,
+        set: Some(set_upstream),
+        conf: NGX_HTTP_SRV_CONF_OFFSET,
+        offset: 0,
+        post: ptr::null_mut(),
+    },
+    ngx_command_t {
+        name: NAME,
+        type_: (NGX_HTTP_MAIN_CONF
+            | NGX_HTTP_SRV_CONF
+            | NGX_HTTP_LOC_CONF
+            | NGX_HTTP_LIF_CONF
+            | NGX_CONF_FLAG) as ngx_uint_t,
+        set: Some(ngx_conf_set_flag_slot),
+        conf: NGX_HTTP_LOC_CONF_OFFSET,
+        offset: std::mem::offset_of!(LocationConf, on),
+        post: ptr::null_mut(),
+    },
+    ngx_command_t::empty(),
+];
+
+static CONTEXT: ngx_http_module_t = ngx_http_module_t {
+    preconfiguration: None,
+    postconfiguration: Some(postconfiguration),
+    create_main_conf: Some(create_main),
+    init_main_conf: None,
+    create_srv_conf: Some(create_upstream),
+    merge_srv_conf: None,
+    create_loc_conf: Some(create_location),
+    merge_loc_conf: Some(merge_location),
+};
+
+/// The module. nginx fills in its numbers.
+#[unsafe(no_mangle)]
+static mut ngx_http_fastcgi_multiplex_module: ngx_module_t = ngx_module_t {
+    ctx: (&raw const CONTEXT).cast_mut().cast(),
+    commands: (&raw mut COMMANDS).cast(),
+    type_: NGX_HTTP_MODULE as ngx_uint_t,
+    init_process: Some(init_process),
+    exit_process: Some(exit_process),
+    ..ngx_module_t::default()
+};
+
+/// A table of pointers that nginx reads.
+#[repr(transparent)]
+struct Table<T, const N: usize>([*const T; N]);
+
+// SAFETY: the pointers are to what is never freed, and nginx is single-threaded.
+unsafe impl<T, const N: usize> Sync for Table<T, N> {}
+
+/// The modules of this file, for nginx.
+#[unsafe(no_mangle)]
+static ngx_modules: Table<ngx_module_t, 2> =
+    Table([&raw const ngx_http_fastcgi_multiplex_module, ptr::null()]);
+
+/// Their names.
+#[unsafe(no_mangle)]
+static ngx_module_names: Table<c_char, 2> =
+    Table([c"ngx_http_fastcgi_multiplex_module".as_ptr(), ptr::null()]);
+
+/// Nothing about their order.
+#[unsafe(no_mangle)]
+static ngx_module_order: Table<c_char, 1> = Table([ptr::null()]);

@@ -1,0 +1,145 @@
+//! A connection to the application, shared by requests, or used by one after the other.
+
+use std::time::{Duration, Instant};
+
+use afcgi_proto::Handle;
+use afcgi_proto::web::{Config, Connection};
+
+use crate::ffi::sock::Sock;
+
+/// How long connecting may take. nginx's own `fastcgi_connect_timeout` bounds each request's wait.
+pub(crate) const CONNECT_WAIT: Duration = Duration::from_secs(60);
+/// How long an application may take to say whether it multiplexes. A silent one does not.
+pub(crate) const PROBE_WAIT: Duration = Duration::from_secs(1);
+/// How long a connection that serves one request at a time is kept without one: it keeps a process
+/// of PHP-FPM, or all of a libfcgi application, from serving anybody else.
+pub(crate) const IDLE_WAIT: Duration = Duration::from_millis(250);
+
+/// How far a connection is.
+///
+/// ```text
+///  Connecting ──────> Probing ──────> Ready       (shared)
+///       └───────────────────────────────^         (one request at a time)
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    Connecting { until: Instant },
+    Probing { until: Instant },
+    Ready,
+}
+
+/// Invariants: `live` counts the entries of `by_slot` that are set; without a socket the connection
+/// is in none of its pool's lists, and stays only until its last request has read what was received.
+#[derive(Debug)]
+pub(crate) struct Real {
+    pub(crate) sock: Option<Sock>,
+    pub(crate) connection: Connection,
+    pub(crate) pool: usize,
+    pub(crate) state: State,
+    /// Whether requests share it.
+    pub(crate) shared: bool,
+    /// Whether a request has ended on it.
+    pub(crate) served: bool,
+    /// The requests on it, by the slots of their handles.
+    by_slot: Vec<Option<usize>>,
+    pub(crate) live: usize,
+    /// Received bytes that the protocol has not taken: a request is to be read first. At most one
+    /// read.
+    pub(crate) rest: Vec<u8>,
+    pub(crate) received_at: Instant,
+    /// Until when it is kept without a request.
+    pub(crate) idle_until: Option<Instant>,
+}
+
+impl Real {
+    pub(crate) fn new(sock: Sock, pool: usize, shared: bool, requests: u16, now: Instant) -> Self {
+        let config = Config {
+            requests,
+            ..Config::default()
+        };
+        Self {
+            sock: Some(sock),
+            connection: Connection::new(config),
+            pool,
+            state: State::Connecting {
+                until: now + CONNECT_WAIT,
+            },
+            shared,
+            served: false,
+            by_slot: Vec::new(),
+            live: 0,
+            rest: Vec::new(),
+            received_at: now,
+            idle_until: None,
+        }
+    }
+
+    /// Whether it takes a request now.
+    pub(crate) fn has_room(&self) -> bool {
+        self.sock.is_some()
+            && self.state == State::Ready
+            && self.connection.has_room()
+            && !self.connection.is_blocked()
+    }
+
+    /// The request of a handle.
+    pub(crate) fn fake(&self, handle: Handle) -> Option<usize> {
+        self.by_slot.get(handle.slot()).copied().flatten()
+    }
+
+    /// All requests on it.
+    pub(crate) fn fakes(&self) -> Vec<usize> {
+        self.by_slot.iter().flatten().copied().collect()
+    }
+
+    pub(crate) fn put(&mut self, handle: Handle, fake: usize) {
+        if self.by_slot.len() <= handle.slot() {
+            self.by_slot.resize(handle.slot() + 1, None);
+        }
+        if let Some(slot) = self.by_slot.get_mut(handle.slot())
+            && slot.replace(fake).is_none()
+        {
+            self.live += 1;
+        }
+        self.idle_until = None;
+        self.mark_idle();
+    }
+
+    pub(crate) fn take(&mut self, handle: Handle) {
+        if let Some(slot) = self.by_slot.get_mut(handle.slot())
+            && slot.take().is_some()
+        {
+            self.live -= 1;
+        }
+        self.mark_idle();
+    }
+
+    /// nginx closes idle connections when a worker is to end.
+    fn mark_idle(&self) {
+        if let Some(sock) = &self.sock {
+            sock.set_idle(self.live == 0);
+        }
+    }
+
+    /// Has what is to be transmitted sent in this turn of the event loop, together with what other
+    /// requests add.
+    pub(crate) fn flush_soon(&self) {
+        if let Some(sock) = &self.sock
+            && !self.connection.transmit().is_empty()
+        {
+            sock.post_flush();
+        }
+    }
+
+    /// Sets the timer to what is due next.
+    pub(crate) fn arm(&mut self, now: Instant) {
+        let state = match self.state {
+            State::Connecting { until } | State::Probing { until } => Some(until),
+            State::Ready => self.idle_until,
+        };
+        let due = state.into_iter().chain(self.connection.deadline(now)).min();
+        if let (Some(sock), Some(due)) = (&self.sock, due) {
+            sock.wake_at(now, due);
+        }
+    }
+}

@@ -1,0 +1,314 @@
+//! All that a worker process has, and the entry points for requests on their fake connections.
+//! [`open`] finds and opens connections, [`events`] is what the event loop tells of them.
+
+mod events;
+mod open;
+
+use std::cell::RefCell;
+use std::time::Instant;
+
+use afcgi_proto::ProtocolStatus;
+use afcgi_proto::relay::{Recv, RelayError};
+use slab::Slab;
+
+use crate::conf::Settings;
+use crate::fake::{Fake, Got, Place};
+use crate::ffi::fake::FakeConnection;
+use crate::ffi::log::{self, Level};
+use crate::ffi::sock::{LogTo, Target};
+use crate::pool::{Pool, Verdict};
+use crate::real::Real;
+
+/// Bytes that are read from a connection in one turn of the event loop.
+const READ: usize = 128 * 1024;
+/// Fake connections that are kept for further requests.
+const SPARE: usize = 256;
+/// Addresses above which those without connections are forgotten.
+const ADDRESSES: usize = 256;
+
+#[derive(Debug)]
+pub(crate) struct Worker {
+    pools: Slab<Pool>,
+    reals: Slab<Real>,
+    fakes: Slab<Fake>,
+    spare: Vec<FakeConnection>,
+    buffer: Box<[u8]>,
+}
+
+thread_local! {
+    static WORKER: RefCell<Option<Worker>> = const { RefCell::new(None) };
+}
+
+/// Gives the worker to a callback. `None` if one is inside already, which nginx has no reason for.
+pub(crate) fn with<T>(body: impl FnOnce(&mut Worker) -> T) -> Option<T> {
+    WORKER.with(|cell| {
+        let Ok(mut worker) = cell.try_borrow_mut() else {
+            log::line(Level::Alert, "a callback inside another one");
+            return None;
+        };
+        Some(body(worker.get_or_insert_with(Worker::new)))
+    })
+}
+
+/// Closes everything: the worker process ends.
+pub(crate) fn end() {
+    WORKER.with(|cell| {
+        if let Ok(mut worker) = cell.try_borrow_mut() {
+            *worker = None;
+        }
+    });
+    crate::ffi::fake::close_idle_socket();
+}
+
+/// What a request for a connection gives.
+#[derive(Debug)]
+pub(crate) enum Opened {
+    /// A place on a connection, and whether that has served before.
+    Now { fake: usize, used: bool },
+    /// A place in the queue.
+    Waiting { fake: usize },
+    /// No connection can be opened.
+    Refused,
+    /// As many requests wait as may.
+    Full,
+}
+
+impl Worker {
+    fn new() -> Self {
+        Self {
+            pools: Slab::new(),
+            reals: Slab::new(),
+            fakes: Slab::new(),
+            spare: Vec::new(),
+            buffer: vec![0; READ].into_boxed_slice(),
+        }
+    }
+
+    /// A connection for a request, to an address that `is_target` recognises and `target` describes.
+    pub(crate) fn open(
+        &mut self,
+        settings: Settings,
+        is_target: impl Fn(&Target) -> bool,
+        target: impl FnOnce() -> Target,
+        log: LogTo,
+    ) -> Opened {
+        let now = Instant::now();
+        let pool = self.pool(settings, is_target, target);
+        if self.pools.get(pool).is_none_or(Pool::is_full) {
+            return Opened::Full;
+        }
+        let Some(fake) = self.new_fake(pool, now) else {
+            return Opened::Refused;
+        };
+        if self.try_place(fake, now) {
+            self.spread(pool, now);
+            return self.opened(fake);
+        }
+        if !self.grow(pool, 1, now, log) {
+            self.recycle(fake);
+            return Opened::Refused;
+        }
+        // An address on this machine may have connected at once.
+        if self.try_place(fake, now) {
+            return self.opened(fake);
+        }
+        if let Some(pool) = self.pools.get_mut(pool) {
+            pool.waiting.push_back(fake);
+        }
+        Opened::Waiting { fake }
+    }
+
+    fn opened(&self, fake: usize) -> Opened {
+        let used = match self.fakes.get(fake).map(|fake| &fake.place) {
+            Some(Place::On { real, .. }) => self.reals.get(*real).is_some_and(|real| real.served),
+            _ => false,
+        };
+        Opened::Now { fake, used }
+    }
+
+    fn pool(
+        &mut self,
+        settings: Settings,
+        is_target: impl Fn(&Target) -> bool,
+        target: impl FnOnce() -> Target,
+    ) -> usize {
+        let found = self
+            .pools
+            .iter()
+            .find(|(_, pool)| pool.settings == settings && is_target(&pool.target));
+        if let Some((pool, _)) = found {
+            return pool;
+        }
+        if self.pools.len() >= ADDRESSES {
+            self.pools.retain(|_, pool| !pool.is_empty());
+        }
+        self.pools.insert(Pool::new(target(), settings))
+    }
+
+    fn new_fake(&mut self, pool: usize, now: Instant) -> Option<usize> {
+        let entry = self.fakes.vacant_entry();
+        let id = entry.key();
+        let connection = match self.spare.pop() {
+            Some(mut connection) => {
+                connection.renew(id);
+                connection
+            }
+            None => FakeConnection::new(id)?,
+        };
+        entry.insert(Fake {
+            connection,
+            pool,
+            place: Place::Waiting,
+            began: now,
+            blocked: false,
+            answered: false,
+        });
+        Some(id)
+    }
+
+    fn recycle(&mut self, fake: usize) -> Option<Fake> {
+        let fake = self.fakes.try_remove(fake)?;
+        fake.connection.silence();
+        Some(fake)
+    }
+
+    /// What nginx is to take for the connection of a request.
+    pub(crate) fn connection(&self, fake: usize) -> Option<&FakeConnection> {
+        Some(&self.fakes.get(fake)?.connection)
+    }
+
+    /// Reads from a fake connection.
+    pub(crate) fn recv(&mut self, id: usize, out: &mut [u8]) -> Got {
+        let Some(fake) = self.fakes.get_mut(id) else {
+            return Got::Failed;
+        };
+        let (real_id, relay) = match &mut fake.place {
+            Place::Waiting => return Got::Again,
+            Place::Failed(errno) => {
+                let errno = *errno;
+                fake.connection
+                    .log(Level::Error, errno, "no connection to the application");
+                return Got::Failed;
+            }
+            Place::On { real, relay } => (*real, relay),
+        };
+        let Some(real) = self.reals.get_mut(real_id) else {
+            return Got::Failed;
+        };
+        let handle = relay.handle();
+        // A refused request was not processed: another server may be asked.
+        if !fake.answered
+            && let Ok(Some(end)) = real.connection.ended(handle)
+            && end.protocol_status != ProtocolStatus::RequestComplete
+        {
+            let status = end.protocol_status;
+            let text = format!("the application refused the request: {status:?}");
+            fake.connection.log(Level::Error, 0, &text);
+            if status == ProtocolStatus::CantMpxConn
+                && let Some(pool) = self.pools.get_mut(fake.pool)
+            {
+                pool.verdict = Verdict::silent(Instant::now());
+                real.connection.retire();
+                pool.shared.retain(|&shared| shared != real_id);
+            }
+            return Got::Failed;
+        }
+        let got = match relay.recv(&mut real.connection, out) {
+            Recv::Bytes(count) => {
+                fake.answered = true;
+                let ended = real.connection.ended(handle) != Ok(None);
+                Got::Bytes {
+                    count,
+                    more: count == out.len() || ended,
+                }
+            }
+            Recv::Pending => Got::Again,
+            Recv::End => Got::End,
+            Recv::Broken(why) => {
+                let text = format!("the response is not complete: {why}");
+                fake.connection.log(Level::Error, 0, &text);
+                Got::Failed
+            }
+        };
+        // The application may be given credit for what was read (see docs/flow-control.md).
+        real.flush_soon();
+        // Of what was read the application gets credit.
+        real.flush_soon();
+        if !real.rest.is_empty()
+            && !real.connection.is_blocked()
+            && let Some(sock) = &real.sock
+        {
+            sock.read_next_turn();
+        }
+        got
+    }
+
+    /// Writes to a fake connection, and says how much was taken.
+    pub(crate) fn send(&mut self, id: usize, bytes: &[u8]) -> Result<usize, ()> {
+        let fake = self.fakes.get_mut(id).ok_or(())?;
+        let (real, relay) = match &mut fake.place {
+            Place::Waiting => return Ok(0),
+            Place::Failed(_) => return Err(()),
+            Place::On { real, relay } => (*real, relay),
+        };
+        let real = self.reals.get_mut(real).ok_or(())?;
+        match relay.send(&mut real.connection, bytes) {
+            Ok(count) => {
+                fake.blocked = count < bytes.len();
+                if fake.blocked
+                    && let Some(sock) = &real.sock
+                {
+                    sock.post_flush();
+                }
+                real.flush_soon();
+                Ok(count)
+            }
+            Err(error) => {
+                // A request that has ended is no fault of anybody's writing.
+                if error != RelayError::Gone {
+                    let text = format!("nginx wrote what cannot be relayed: {error}");
+                    fake.connection.log(Level::Alert, 0, &text);
+                }
+                Err(())
+            }
+        }
+    }
+
+    /// nginx is done with a request.
+    pub(crate) fn free(&mut self, id: usize) {
+        let Some(fake) = self.recycle(id) else {
+            return;
+        };
+        let now = Instant::now();
+        match fake.place {
+            Place::Waiting => {
+                if let Some(pool) = self.pools.get_mut(fake.pool) {
+                    pool.waiting.retain(|&waiting| waiting != id);
+                }
+            }
+            Place::Failed(_) => {}
+            Place::On {
+                real: real_id,
+                relay,
+            } => {
+                if let Some(real) = self.reals.get_mut(real_id) {
+                    real.take(relay.handle());
+                    relay.close(&mut real.connection, now);
+                    // Nobody has heard of the application since the request began: it may hang, or
+                    // be gone without a word.
+                    if fake.connection.timed_out() && real.received_at < fake.began {
+                        log::line(
+                            Level::Warning,
+                            "a connection is given up on which a request timed out and nothing came",
+                        );
+                        real.connection.retire();
+                    }
+                    self.settle(real_id, now);
+                }
+            }
+        }
+        if self.spare.len() < SPARE {
+            self.spare.push(fake.connection);
+        }
+    }
+}

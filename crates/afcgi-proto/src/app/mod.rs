@@ -242,10 +242,13 @@ impl Connection {
         };
         let read = input.inbox.read(most);
         input.waited_for = read == Read::Pending;
+        let emptied = input.inbox.len() == 0;
+        // STDIN and DATA share their credit: while one is open more may come.
+        let open = request.stdin.inbox.is_open()
+            || (request.data.as_ref()).is_some_and(|data| data.inbox.is_open());
         if let (Read::Content(content), Some(flow)) = (&read, &mut request.flow)
-            && input.inbox.is_open()
-            && let Some(increment) =
-                flow.consumed(content.len(), input.inbox.len() == 0, &mut self.growth)
+            && open
+            && let Some(increment) = flow.consumed(content.len(), emptied, &mut self.growth)
         {
             let body = credit::encode(increment);
             self.writer
@@ -381,8 +384,11 @@ impl Connection {
     fn fail(&mut self, handle: Handle, error: RequestError) {
         let id = Some(handle.id());
         self.refused(handle.id(), Refusal::Failed(error));
-        self.writer
-            .record(RecordType::Stderr, id, format!("afcgi: {error}").as_bytes());
+        let text = format!("afcgi: {error}");
+        let flow = (self.table.get(handle).ok()).and_then(|request| request.flow.as_ref());
+        if flow.is_none_or(|flow| flow.left() >= text.len()) {
+            self.writer.record(RecordType::Stderr, id, text.as_bytes());
+        }
         self.writer.record(RecordType::Stderr, id, b"");
         self.writer.record(RecordType::Stdout, id, b"");
         self.end(

@@ -4,6 +4,7 @@
 //! only: a request that is given up drains until then.
 
 mod config;
+mod ending;
 mod ids;
 mod input;
 mod request;
@@ -166,6 +167,12 @@ impl Connection {
             && self.table.len() < requests.saturating_mul(2)
             && !self.output_is_flooded()
             && self.ids.has_next()
+    }
+
+    /// Lowers [`Config::requests`] to what the application takes, as [`Event::Values`] says. Requests
+    /// above that go on.
+    pub fn limit_requests(&mut self, most: u16) {
+        self.config.requests = self.config.requests.min(most.max(1));
     }
 
     /// An application that answers and does not read could otherwise be sent beginnings and ends of
@@ -389,165 +396,6 @@ impl Connection {
             (None, Phase::Ended(Some(end))) => Ok(Some(end)),
             (None, Phase::Ended(None)) => Err(Broken::Truncated),
             (None, Phase::Reserved | Phase::Active | Phase::Draining(_)) => Ok(None),
-        }
-    }
-
-    /// The consumer is done with a request. If that has not ended it is given up: ABORT_REQUEST is
-    /// sent, and the id is held until END_REQUEST comes. The handle must not be used
-    /// again.
-    ///
-    /// Where requests do not share the connection there is no ABORT_REQUEST: the connection
-    /// [is finished](Self::is_finished), and closing it is the abort that everybody understands.
-    pub fn close(&mut self, handle: Handle, now: Instant) {
-        let Ok(request) = self.table.get_mut(handle) else {
-            return;
-        };
-        request.closed = true;
-        match request.phase {
-            Phase::Reserved => self.remove(handle, false),
-            Phase::Active => {
-                self.abort(handle, now);
-            }
-            Phase::Draining(_) => request.discard(),
-            Phase::Ended(_) => {
-                let had_room = self.has_room();
-                self.ended = self.ended.saturating_sub(1);
-                let _ = self.table.remove(handle);
-                if !had_room && self.has_room() {
-                    self.events.push_back(Event::Released);
-                }
-            }
-        }
-    }
-
-    /// No new requests from now on; the active ones go on.
-    pub fn retire(&mut self) {
-        self.retired = true;
-    }
-
-    /// Whether it takes no new requests: it was retired or lost.
-    pub const fn is_retired(&self) -> bool {
-        self.retired
-    }
-
-    /// Lowers [`Config::requests`] to what the application takes, as [`Event::Values`] says. Requests
-    /// above that go on.
-    pub fn limit_requests(&mut self, most: u16) {
-        self.config.requests = self.config.requests.min(most.max(1));
-    }
-
-    /// Whether the connection is to be closed now: it was retired or lost, and holds no request.
-    pub fn is_finished(&self) -> bool {
-        self.lost || (self.retired && self.active() == 0)
-    }
-
-    /// The connection was closed by the application, is lost, or is given up: every active request
-    /// ends as truncated.
-    pub fn lost(&mut self) {
-        self.lost = true;
-        self.retired = true;
-        self.blocked = None;
-        self.writer.clear();
-        for handle in self.table.handles() {
-            let Ok(request) = self.table.get_mut(handle) else {
-                continue;
-            };
-            if matches!(request.phase, Phase::Ended(_)) {
-                continue;
-            }
-            if request.closed {
-                let _ = self.table.remove(handle);
-            } else {
-                self.table.release_id(handle);
-                self.set_ended(handle, None);
-            }
-        }
-        self.draining = 0;
-    }
-
-    fn abort(&mut self, handle: Handle, now: Instant) {
-        let Ok(request) = self.table.get_mut(handle) else {
-            return;
-        };
-        request.phase = Phase::Draining(now);
-        self.draining = self.draining.saturating_add(1);
-        if self.drain_check_at.is_none() {
-            self.drain_check_at = now.checked_add(self.config.drain_timeout);
-        }
-        let released = request.flow.as_mut().is_some_and(Flow::release);
-        if request.closed {
-            request.discard();
-        } else if Writer::granted(&mut request.turn) || released {
-            // What it writes from now on is taken and dropped.
-            self.events.push_back(Event::Writable(handle));
-        }
-        if self.config.requests == 1 {
-            self.retired = true;
-            self.leave(handle, None);
-        } else {
-            self.writer
-                .record(RecordType::AbortRequest, Some(handle.id()), b"");
-        }
-    }
-
-    /// An active or draining request gives its id back. Its slot stays for its consumer, if that is
-    /// still there.
-    fn leave(&mut self, handle: Handle, end: Option<EndRequest>) {
-        let Ok(request) = self.table.get_mut(handle) else {
-            return;
-        };
-        let aborted = matches!(request.phase, Phase::Draining(_));
-        if request.closed {
-            self.remove(handle, aborted);
-        } else {
-            self.draining = self.draining.saturating_sub(usize::from(aborted));
-            self.table.release_id(handle);
-            self.release_id(handle, aborted);
-            self.set_ended(handle, end);
-            self.events.push_back(Event::Released);
-        }
-    }
-
-    /// Takes a request out that holds its id.
-    fn remove(&mut self, handle: Handle, aborted: bool) {
-        if let Ok(request) = self.table.remove(handle) {
-            if let Some(flow) = &request.flow {
-                flow.close(credit::clamp(self.config.receive_buffer), &mut self.growth);
-            }
-            let draining = matches!(request.phase, Phase::Draining(_));
-            self.draining = self.draining.saturating_sub(usize::from(draining));
-            self.release_id(handle, aborted);
-            self.events.push_back(Event::Released);
-        }
-    }
-
-    fn release_id(&mut self, handle: Handle, aborted: bool) {
-        self.ids.release(handle.id(), aborted);
-        self.retired |= self.ids.are_spent();
-    }
-
-    /// The request has ended, and its consumer is to find that out.
-    fn set_ended(&mut self, handle: Handle, end: Option<EndRequest>) {
-        let Ok(request) = self.table.get_mut(handle) else {
-            return;
-        };
-        request.phase = Phase::Ended(end);
-        if end.is_some() {
-            request.stdout.end();
-        } else {
-            request.stdout.break_off(Broken::Truncated);
-        }
-        request.stderr.end();
-        self.ended = self.ended.saturating_add(1);
-        if std::mem::take(&mut request.waited_for) {
-            self.events.push_back(Event::Readable(handle));
-        }
-        let released = request.flow.as_mut().is_some_and(Flow::release);
-        if Writer::granted(&mut request.turn) || released {
-            self.events.push_back(Event::Writable(handle));
-        }
-        if let Some(flow) = request.flow.take() {
-            flow.close(credit::clamp(self.config.receive_buffer), &mut self.growth);
         }
     }
 }

@@ -288,3 +288,76 @@ fn a_web_server_that_exceeds_its_credit_loses_that_request() {
         assert_eq!(app.stdout(handles[1], b"x"), 1);
     }
 }
+
+#[test]
+fn the_data_of_a_filter_goes_on_when_its_stdin_has_ended() {
+    let mut pair = agreed();
+    let web = pair.web.open().unwrap();
+    pair.web.begin(web, Role::Filter).unwrap();
+    pair.web.end(web, web::Output::Params).unwrap();
+    assert_eq!(upload(&mut pair, web, WINDOW), WINDOW);
+    pair.web.end(web, web::Output::Stdin).unwrap();
+    assert_eq!(pair.web.write(web, web::Output::Data, b"file"), Ok(0));
+    pair.settle().unwrap();
+    let Some(app::Event::Request { handle, .. }) = pair.app.poll_event() else {
+        panic!("no request");
+    };
+    web_events(&mut pair);
+    pair.app.read(handle, app::Input::Stdin, WINDOW).unwrap();
+    pair.settle().unwrap();
+    assert_eq!(web_events(&mut pair), [web::Event::Writable(web)]);
+    assert_eq!(pair.web.write(web, web::Output::Data, b"file"), Ok(4));
+}
+
+#[test]
+fn what_an_application_says_of_a_failure_keeps_to_its_credit() {
+    for (credit, expected) in [(0, 0), (10, 0), (1000, 68)] {
+        let mut app = App::new();
+        app.feed(query());
+        let body = [0, 1, 3, 0, 0, (credit >> 8) as u8, credit as u8, 0];
+        app.output();
+        app.feed(record::record(code::BEGIN, 1, &body));
+        app.feed(record::stream(code::PARAMS, 1, b"\x7f", 1));
+        let out = app.output();
+        assert_eq!(record::content(&out, code::STDERR, 1).len(), expected);
+        assert_eq!(record::parse(&out).last().unwrap().code, code::END);
+    }
+}
+
+#[test]
+fn content_that_is_held_after_the_end_keeps_its_part_of_the_growth() {
+    let mut pair = Pair::new(
+        web::Config {
+            receive_buffer: WINDOW,
+            window_most: 4 * WINDOW,
+            windows_grow: 3 * WINDOW,
+            ..web::Config::default()
+        },
+        app::Config::default(),
+    );
+    pair.web.probe();
+    pair.settle().unwrap();
+    let mut held = Vec::new();
+    for _ in 0..5 {
+        let (web, app) = begin(&mut pair);
+        for _ in 0..5 {
+            write(&mut pair, app, 100_000);
+            read(&mut pair, web, usize::MAX);
+        }
+        write(&mut pair, app, 100_000);
+        pair.app.finish(app, 0).unwrap();
+        pair.settle().unwrap();
+        held.push((pair.web.readable(web, web::Input::Stdout).unwrap(), web));
+    }
+    let total: usize = held.iter().map(|(bytes, _)| bytes).sum();
+    assert_eq!(total, 5 * WINDOW + 3 * WINDOW);
+    // Given back when its consumer is done.
+    pair.web.close(held[0].1, pair.now);
+    let (web, app) = begin(&mut pair);
+    for _ in 0..5 {
+        write(&mut pair, app, 100_000);
+        read(&mut pair, web, usize::MAX);
+    }
+    assert_eq!(write(&mut pair, app, 100_000), 4 * WINDOW);
+    read(&mut pair, web, usize::MAX);
+}

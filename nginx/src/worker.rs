@@ -230,9 +230,7 @@ impl Worker {
                 Got::Failed
             }
         };
-        // The application may be given credit for what was read (see docs/flow-control.md).
-        real.flush_soon();
-        // Of what was read the application gets credit.
+        // For what was read the application may get credit.
         real.flush_soon();
         if !real.rest.is_empty()
             && !real.connection.is_blocked()

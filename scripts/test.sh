@@ -41,15 +41,13 @@ against_nginx() {
 others=(--workspace --exclude afcgi-nginx)
 
 step format cargo fmt --all --check
-step scripts shellcheck -x scripts/*.sh bench/run.sh .ci/run
+step scripts shellcheck -x scripts/*.sh nginx/build.sh bench/run.sh .ci/run
+step module build_module
 step lints cargo clippy --locked --quiet "${others[@]}" --all-targets -- -D warnings
 step docs env RUSTDOCFLAGS='-D warnings' cargo doc --locked --quiet "${others[@]}" --no-deps
+step lints-nginx against_nginx cargo clippy --locked --quiet -p afcgi-nginx --all-targets -- -D warnings
+step docs-nginx against_nginx env RUSTDOCFLAGS='-D warnings' cargo doc --locked --quiet -p afcgi-nginx --no-deps --document-private-items
 step tests cargo test --locked --quiet "${others[@]}" --exclude afcgi-interop
-if [ -e nginx/build.sh ]; then
-    step module build_module
-    step lints-nginx against_nginx cargo clippy --locked --quiet -p afcgi-nginx --all-targets -- -D warnings
-    step docs-nginx against_nginx env RUSTDOCFLAGS='-D warnings' cargo doc --locked --quiet -p afcgi-nginx --no-deps
-fi
 step peers cargo test --locked --quiet -p afcgi-interop
 
 printf '\n'

@@ -5,13 +5,13 @@ use std::ptr;
 use std::slice;
 
 use nginx_sys::{
-    NGX_CONF_1MORE, NGX_CONF_FLAG, NGX_CONF_NOARGS, NGX_HTTP_LIF_CONF, NGX_HTTP_LOC_CONF,
-    NGX_HTTP_LOC_CONF_OFFSET, NGX_HTTP_MAIN_CONF, NGX_HTTP_MODULE, NGX_HTTP_SRV_CONF,
-    NGX_HTTP_SRV_CONF_OFFSET, NGX_HTTP_UPS_CONF, NGX_USE_CLEAR_EVENT, ngx_command_t,
-    ngx_conf_log_error, ngx_conf_set_flag_slot, ngx_conf_t, ngx_cycle_t, ngx_event_flags,
-    ngx_flag_t, ngx_http_conf_ctx_t, ngx_http_module_t, ngx_http_request_t,
-    ngx_http_upstream_main_conf_t, ngx_http_upstream_module, ngx_http_upstream_srv_conf_t,
-    ngx_int_t, ngx_module_t, ngx_pcalloc, ngx_pool_cleanup_add, ngx_str_t, ngx_uint_t,
+    NGX_CONF_ANY, NGX_CONF_FLAG, NGX_HTTP_LIF_CONF, NGX_HTTP_LOC_CONF, NGX_HTTP_LOC_CONF_OFFSET,
+    NGX_HTTP_MAIN_CONF, NGX_HTTP_MODULE, NGX_HTTP_SRV_CONF, NGX_HTTP_SRV_CONF_OFFSET,
+    NGX_HTTP_UPS_CONF, NGX_USE_CLEAR_EVENT, ngx_command_t, ngx_conf_log_error,
+    ngx_conf_set_flag_slot, ngx_conf_t, ngx_cycle_t, ngx_event_flags, ngx_flag_t,
+    ngx_http_conf_ctx_t, ngx_http_module_t, ngx_http_request_t, ngx_http_upstream_main_conf_t,
+    ngx_http_upstream_module, ngx_http_upstream_srv_conf_t, ngx_int_t, ngx_module_t, ngx_pcalloc,
+    ngx_pool_cleanup_add, ngx_str_t, ngx_uint_t,
 };
 
 use super::log::{self, Level};
@@ -238,7 +238,8 @@ const NAME: ngx_str_t = ngx_str_t {
 static mut COMMANDS: [ngx_command_t; 3] = [
     ngx_command_t {
         name: NAME,
-        type_: (NGX_HTTP_UPS_CONF | NGX_CONF_NOARGS | NGX_CONF_1MORE) as ngx_uint_t,
+        // None, or several: with NGX_CONF_1MORE nginx would refuse none.
+        type_: (NGX_HTTP_UPS_CONF | NGX_CONF_ANY) as ngx_uint_t,
         set: Some(set_upstream),
         conf: NGX_HTTP_SRV_CONF_OFFSET,
         offset: 0,

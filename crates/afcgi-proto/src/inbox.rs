@@ -108,7 +108,21 @@ impl Inbox {
     /// Appends content; what comes after the end or a break is discarded.
     pub(crate) fn push(&mut self, content: &[u8]) {
         if self.state == State::Open {
+            self.make_room(content.len());
             self.bytes.extend_from_slice(content);
+        }
+    }
+
+    /// Makes the buffer large enough, by half at a time: what it would do of its own accord ends
+    /// at four times what it holds when it is read a little at a time.
+    fn make_room(&mut self, count: usize) {
+        let length = self.bytes.len();
+        let spare = self.bytes.capacity().saturating_sub(length);
+        if length > 0 && spare < count && !self.bytes.try_reclaim(count) {
+            let needed = length.saturating_add(count);
+            let mut larger = BytesMut::with_capacity(needed.saturating_add(needed / 2));
+            larger.extend_from_slice(&self.bytes);
+            self.bytes = larger;
         }
     }
 
@@ -177,6 +191,19 @@ mod tests {
         inbox.end();
         assert_eq!(inbox.read(100), Read::Content("part".into()));
         assert_eq!(inbox.read(100), Read::Broken(Broken::Truncated));
+    }
+
+    #[test]
+    fn a_slow_reader_costs_no_more_than_twice_the_limit() {
+        let limit = 10_000;
+        let mut inbox = Inbox::default();
+        for round in 0..5_000_usize {
+            let room = inbox.room(limit);
+            inbox.push(&vec![1; room.min(round % 700)]);
+            // What it holds on to of its own accord is its own affair.
+            drop(inbox.read(round % 500));
+            assert!(inbox.bytes.capacity() <= 2 * limit);
+        }
     }
 
     #[test]

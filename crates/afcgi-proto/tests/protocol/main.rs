@@ -4,9 +4,11 @@
 mod cuts;
 mod fairness;
 mod flow;
+mod hostile;
 mod limits;
 mod operations;
 mod properties;
+mod relay;
 mod rules_app;
 mod rules_app_requests;
 mod rules_web;

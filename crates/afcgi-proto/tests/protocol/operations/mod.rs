@@ -496,7 +496,7 @@ fn run(seed: u64) -> Counts {
 fn random_operations() {
     let mut total = Counts::default();
     // More of them: AFCGI_SEEDS=10000 cargo test --release random_operations
-    let seeds = std::env::var("AFCGI_SEEDS").map_or(100, |seeds| seeds.parse().unwrap());
+    let seeds = std::env::var("AFCGI_SEEDS").map_or(60, |seeds| seeds.parse().unwrap());
     for seed in 1..=seeds {
         let counts = std::panic::catch_unwind(|| run(seed));
         let counts = counts.unwrap_or_else(|_| panic!("seed {seed}"));
@@ -507,9 +507,9 @@ fn random_operations() {
         total.bodies_given_up += counts.bodies_given_up;
     }
     // All of it was tried.
-    assert!(total.complete > 500, "{total:?}");
-    assert!(total.refused > 50, "{total:?}");
-    assert!(total.closed > 50, "{total:?}");
-    assert!(total.stalled > 10, "{total:?}");
+    assert!(total.complete > 300, "{total:?}");
+    assert!(total.refused > 30, "{total:?}");
+    assert!(total.closed > 30, "{total:?}");
+    assert!(total.stalled > 5, "{total:?}");
     assert!(total.bodies_given_up > 0, "{total:?}");
 }

@@ -46,7 +46,8 @@ step module build_module
 step lints cargo clippy --locked --quiet "${others[@]}" --all-targets -- -D warnings
 step docs env RUSTDOCFLAGS='-D warnings' cargo doc --locked --quiet "${others[@]}" --no-deps
 step lints-nginx against_nginx cargo clippy --locked --quiet -p afcgi-nginx --all-targets -- -D warnings
-step docs-nginx against_nginx env RUSTDOCFLAGS='-D warnings' cargo doc --locked --quiet -p afcgi-nginx --no-deps --document-private-items
+# It is no library to use: its documentation is for those who work on it.
+step docs-nginx against_nginx env RUSTDOCFLAGS='-D warnings -A rustdoc::private-intra-doc-links' cargo doc --locked --quiet -p afcgi-nginx --no-deps --document-private-items
 step tests cargo test --locked --quiet "${others[@]}" --exclude afcgi-interop
 step peers cargo test --locked --quiet -p afcgi-interop
 

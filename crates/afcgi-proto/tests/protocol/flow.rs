@@ -361,3 +361,20 @@ fn content_that_is_held_after_the_end_keeps_its_part_of_the_growth() {
     assert_eq!(write(&mut pair, app, 100_000), 4 * WINDOW);
     read(&mut pair, web, usize::MAX);
 }
+
+#[test]
+fn half_a_credit_for_a_request_that_ended_is_forgotten() {
+    let mut app = App::new();
+    app.feed(query());
+    for id in [1, 2] {
+        app.feed(begin_flagged(id, FLOW_CONTROL | KEEP_CONN));
+    }
+    let handles = app.requests();
+    let credit = |id| record::record(code::CREDIT, id, &[0, 0, 0, 5, 0, 0, 0, 0]);
+    app.feed(&credit(1)[..12]);
+    app.conn.finish(handles[0], 0).unwrap();
+    app.feed(&credit(1)[12..]);
+    app.feed(&credit(2)[..12]);
+    app.feed(&credit(2)[12..]);
+    assert_eq!(app.stdout(handles[1], b"five bytes"), 5);
+}

@@ -354,3 +354,26 @@ fn what_is_no_single_request_is_refused() {
     let broken = Recv::Broken(Broken::Truncated);
     assert_eq!(relay.recv(&mut web.conn, &mut out), broken);
 }
+
+#[test]
+fn r03_what_has_piled_up_is_given_in_records_of_their_largest_size() {
+    let (mut web, mut relay) = sent();
+    for _ in 0..2 {
+        web.feed(record::record(code::STDOUT, 1, &body(50_000)));
+    }
+    web.feed(record::response(1, b""));
+    let (bytes, end) = received(&mut web, &mut relay);
+    assert_eq!(end, Recv::End);
+    let outline = record::outline(&bytes);
+    assert_eq!(
+        outline,
+        [
+            (code::STDOUT, 1, 65_535),
+            (code::STDOUT, 1, 100_000 - 65_535),
+            (code::STDOUT, 1, 0),
+            (code::END, 1, 8)
+        ]
+    );
+    let expected = [body(50_000), body(50_000)].concat();
+    assert_eq!(record::content(&bytes, code::STDOUT, 1), expected);
+}

@@ -131,12 +131,17 @@ impl FakeConnection {
         unsafe { wake(&raw mut (*self.0.as_ptr()).write) }
     }
 
-    /// Takes the fake out of nginx's timers and queues: nginx is done with it.
+    /// Takes the fake out of nginx's timers and queues, and away from the request and its log: nginx
+    /// is done with it.
     pub(crate) fn silence(&self) {
         let at = self.0.as_ptr();
-        // SAFETY: valid (see the type); the flags say truly whether the events are in the tree and the
-        // queue.
+        // SAFETY: valid (see the type), so is the pool that nginx has made for it; the flags say truly
+        // whether the events are in the tree and the queue.
         unsafe {
+            (*at).connection.log = log::cycle_log();
+            if let Some(pool) = (*at).connection.pool.as_mut() {
+                pool.log = log::cycle_log();
+            }
             for event in [&raw mut (*at).read, &raw mut (*at).write] {
                 if (*event).timer_set() != 0 {
                     ngx_del_timer(event);

@@ -1,0 +1,276 @@
+//! An nginx with the module, in a folder of its own.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use afcgi_interop::process::Process;
+use afcgi_interop::wait::{SOON, eventually, free_port};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
+use tempfile::TempDir;
+use tokio::net::TcpStream;
+
+/// What an application is told of a request.
+pub const PARAMS: &str = "
+    fastcgi_param QUERY_STRING $query_string;
+    fastcgi_param REQUEST_METHOD $request_method;
+    fastcgi_param CONTENT_TYPE $content_type;
+    fastcgi_param CONTENT_LENGTH $content_length;
+    fastcgi_param SCRIPT_NAME $fastcgi_script_name;
+    fastcgi_param SCRIPT_FILENAME $document_root$fastcgi_script_name;
+    fastcgi_param REQUEST_URI $request_uri;
+    fastcgi_param SERVER_PROTOCOL $server_protocol;
+    fastcgi_param REMOTE_ADDR $remote_addr;
+";
+
+/// A running nginx. When it is dropped it is asked to quit, and its error log must hold nothing worse than errors.
+#[derive(Debug)]
+pub struct Nginx {
+    /// The master process.
+    pub process: Process,
+    port: u16,
+    dir: TempDir,
+}
+
+/// The nginx to test in.
+pub fn program() -> PathBuf {
+    let vendored = build().join("nginx");
+    if vendored.is_file() {
+        vendored
+    } else {
+        PathBuf::from("/usr/sbin/nginx")
+    }
+}
+
+/// Lets this process, and what it starts, have as many descriptors as it may.
+fn raise_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    setrlimit(Resource::Nofile, raised).expect("a limit below the hard one");
+}
+
+fn build() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../build")
+}
+
+fn module() -> &'static str {
+    static MODULE: OnceLock<String> = OnceLock::new();
+    MODULE.get_or_init(|| {
+        let module = build().join("ngx_http_fastcgi_multiplex_module.so");
+        assert!(
+            module.is_file(),
+            "{} is not there: run make module",
+            module.display()
+        );
+        module.display().to_string()
+    })
+}
+
+/// A folder with a configuration: `http` is what the http block holds, besides what every test needs.
+pub fn configure(workers: u32, http: &str) -> TempDir {
+    let dir = tempfile::Builder::new()
+        .prefix("afcgi-nginx")
+        .tempdir()
+        .expect("a temporary folder");
+    let module = module();
+    let config = format!(
+        "load_module {module};
+daemon off;
+user root;
+worker_processes {workers};
+worker_shutdown_timeout 60s;
+pid nginx.pid;
+error_log error.log info;
+events {{ worker_connections 16000; }}
+http {{
+    access_log off;
+    client_body_temp_path body;
+    fastcgi_temp_path fastcgi;
+    proxy_temp_path proxy;
+    uwsgi_temp_path uwsgi;
+    scgi_temp_path scgi;
+    client_max_body_size 200m;
+    {PARAMS}
+    {http}
+}}
+"
+    );
+    std::fs::write(dir.path().join("nginx.conf"), config).expect("nginx.conf");
+    dir
+}
+
+fn command(dir: &Path) -> Command {
+    let mut command = Command::new(program());
+    command
+        .arg("-p")
+        .arg(dir)
+        .args(["-c", "nginx.conf", "-e", "error.log"]);
+    command
+}
+
+/// What `nginx -t` says of a configuration: whether it is accepted, and its words.
+pub fn check(http: &str) -> (bool, String) {
+    let dir = configure(1, http);
+    let output = command(dir.path()).arg("-t").output().expect("nginx -t");
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    (output.status.success(), text)
+}
+
+impl Nginx {
+    /// Starts nginx with `LISTEN` in `http` replaced by its address, and waits until it listens.
+    pub async fn start(workers: u32, http: &str) -> Self {
+        raise_limit();
+        let port = free_port();
+        let http = http.replace("LISTEN", &format!("127.0.0.1:{port} backlog=8192"));
+        let dir = configure(workers, &http);
+        let process = Process::start("nginx", &command(dir.path()), &dir.path().join("log"));
+        let mut nginx = Self { process, port, dir };
+        eventually("nginx listens", SOON, || {
+            nginx.process.assert_running();
+            async move {
+                TcpStream::connect(("127.0.0.1", port))
+                    .await
+                    .map(drop)
+                    .map_err(|error| error.to_string())
+            }
+        })
+        .await;
+        nginx
+    }
+
+    /// An nginx with one worker that passes everything to the application on a port, with more directives in its location.
+    pub async fn before(app: u16, more: &str) -> Self {
+        Self::start(
+            1,
+            &format!(
+                "fastcgi_multiplex on;
+                 server {{ listen LISTEN; location / {{ {more} fastcgi_pass 127.0.0.1:{app}; }} }}"
+            ),
+        )
+        .await
+    }
+
+    /// The URL of a path with its query.
+    pub fn url(&self, path: &str) -> String {
+        format!("http://127.0.0.1:{}{path}", self.port)
+    }
+
+    /// Where it listens, on 127.0.0.1.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Its folder, in which relative paths of the configuration are.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Everything it has logged.
+    pub fn log(&self) -> String {
+        let log = std::fs::read(self.dir().join("error.log")).unwrap_or_default();
+        self.process.log() + &String::from_utf8_lossy(&log)
+    }
+
+    /// Waits until the log holds a text.
+    pub async fn logs(&self, text: &str) {
+        eventually(&format!("{text:?} is in the log"), SOON, || async {
+            if self.log().contains(text) {
+                Ok(())
+            } else {
+                Err(String::from("it is not"))
+            }
+        })
+        .await;
+    }
+
+    /// The process ids of its workers, old ones that are about to leave included.
+    pub fn workers(&self) -> Vec<u32> {
+        let id = self.process.id();
+        // The master forks from its only thread.
+        let children = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children"));
+        children
+            .unwrap_or_default()
+            .split_whitespace()
+            .filter_map(|id| id.parse().ok())
+            .collect()
+    }
+
+    /// Asks for a reload, and waits until it has new workers.
+    pub async fn reload(&self) {
+        let before = self.workers();
+        self.signal(Signal::HUP);
+        eventually("new workers", SOON, || async {
+            if self.workers().iter().any(|id| !before.contains(id)) {
+                Ok(())
+            } else {
+                Err(String::from("only the old ones"))
+            }
+        })
+        .await;
+    }
+
+    /// Waits until it has so many workers.
+    pub async fn has_workers(&self, count: usize) {
+        eventually("the old workers leave", Duration::from_secs(60), || async {
+            match self.workers().len() {
+                found if found == count => Ok(()),
+                found => Err(format!("{found} workers")),
+            }
+        })
+        .await;
+    }
+
+    /// Asks it to quit when its requests have ended.
+    pub fn quit(&self) {
+        self.signal(Signal::QUIT);
+    }
+
+    fn signal(&self, signal: Signal) {
+        let pid = i32::try_from(self.process.id())
+            .ok()
+            .and_then(Pid::from_raw)
+            .expect("a process id");
+        kill_process(pid, signal).expect("a signal to nginx");
+    }
+
+    /// Fails the test if nginx has logged that something is wrong with itself.
+    pub fn assert_clean(&self) {
+        let log = self.log();
+        for line in log.lines() {
+            let bad = ["[emerg]", "[alert]", "[crit]"]
+                .iter()
+                .any(|level| line.contains(level));
+            assert!(!bad, "in nginx's log: {line}");
+        }
+    }
+}
+
+impl Drop for Nginx {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = self.log();
+            let lines: Vec<_> = log.lines().collect();
+            let shown = lines.get(lines.len().saturating_sub(30)..);
+            eprintln!("--- nginx:\n{}\n---", shown.unwrap_or_default().join("\n"));
+            return;
+        }
+        if self.process.exited().is_none() {
+            self.quit();
+            let start = std::time::Instant::now();
+            while self.process.exited().is_none() {
+                assert!(start.elapsed() < SOON, "nginx does not quit");
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        }
+        let status = self.process.exited();
+        assert!(
+            status.is_some_and(|status| status.success()),
+            "nginx has ended with {status:?}"
+        );
+        self.assert_clean();
+    }
+}

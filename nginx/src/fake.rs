@@ -14,6 +14,7 @@ pub(crate) struct Fake {
     /// The pool of its address.
     pub(crate) pool: usize,
     pub(crate) place: Place,
+    /// When it came, or got its place.
     pub(crate) began: Instant,
     /// Whether nginx holds bytes that found no room: it is to be told of room.
     pub(crate) blocked: bool,

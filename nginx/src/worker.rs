@@ -294,7 +294,7 @@ impl Worker {
                     relay.close(&mut real.connection, now);
                     // Nobody has heard of the application since the request began: it may hang, or
                     // be gone without a word.
-                    if fake.connection.timed_out() && real.received_at < fake.began {
+                    if fake.connection.timed_out() && real.received_at <= fake.began {
                         log::line(
                             Level::Warning,
                             "a connection is given up on which a request timed out and nothing came",

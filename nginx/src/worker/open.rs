@@ -30,6 +30,7 @@ impl Worker {
             let _ = real.connection.read_into(handle, Input::Stdout, &mut []);
             real.put(handle, fake_id);
             if let Some(fake) = self.fakes.get_mut(fake_id) {
+                fake.began = now;
                 fake.place = Place::On {
                     real: real_id,
                     relay: Box::new(Relay::new(handle)),

@@ -164,8 +164,13 @@ async fn requests_wait_for_a_place() {
     )
     .await;
     let client = client();
-    // So that it is known to multiplex, and both connections are there.
-    get_ok(&client, &nginx.url("/")).await;
+    eventually("both connections are there", SOON, || async {
+        match stat(&client, &nginx, "connections").await {
+            2 => Ok(()),
+            found => Err(found.to_string()),
+        }
+    })
+    .await;
     let start = Instant::now();
     let held = join_all((0..20).map(async |_| get_ok(&client, &nginx.url("/delay?ms=500")).await));
     assert!(held.await.iter().all(|body| body == "Hello world\n"));

@@ -7,6 +7,7 @@ use std::time::Duration;
 use afcgi_interop::app::{App, afcgitest};
 use afcgi_interop::http::{assert_same, client, get, get_ok, noise};
 use afcgi_interop::process::Process;
+use afcgi_interop::raw::{self, kind};
 use afcgi_interop::wait::{SOON, eventually, free_port};
 use afcgi_nginx_tests::fake::{Fake, next_request, response, values, write};
 use afcgi_nginx_tests::nginx::Nginx;
@@ -120,9 +121,13 @@ async fn a_get_is_tried_again_when_a_used_connection_closes() {
 #[tokio::test]
 async fn the_next_server_is_asked() {
     let app = App::afcgitest(&[]).await;
+    // A socket whose server is gone.
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let path = dir.path().join("socket");
+    drop(std::os::unix::net::UnixListener::bind(&path).expect("a socket"));
     for dead in [
         format!("127.0.0.1:{}", free_port()),
-        String::from("unix:/nonexistent/socket"),
+        format!("unix:{}", path.display()),
     ] {
         let nginx = Nginx::start(
             1,
@@ -142,7 +147,7 @@ async fn the_next_server_is_asked() {
             assert_same("/echo", &response.bytes().await.expect("the body"), &body);
         }));
         answers.await;
-        nginx.logs("refused").await;
+        nginx.logs("(111: Connection refused)").await;
     }
 }
 
@@ -230,23 +235,40 @@ async fn quit_with_held_requests() {
     };
     let (bodies, ()) = tokio::join!(held, quit);
     assert!(bodies.iter().all(|body| body == "Hello world\n"));
-    eventually("nginx leaves", SOON, || {
-        let status = nginx.process.exited();
-        async move { status.map(drop).ok_or_else(|| String::from("it runs")) }
-    })
-    .await;
+    nginx.has_left().await;
 }
 
-/// Clients that leave while nginx quits leave nothing open behind them (nginx would log an alert).
+/// Aborted requests that the application does not end keep nobody, and leave nothing open (nginx would log an alert).
 #[tokio::test]
 async fn quit_with_aborted_requests() {
-    let app = App::afcgitest(&[]).await;
-    let nginx = Nginx::before(app.port(), "").await;
+    let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+    let app = Fake::start(move |mut socket, _| {
+        let tell = tell.clone();
+        async move {
+            while let Some(record) = raw::read(&mut socket).await {
+                match record.kind {
+                    kind::GET_VALUES => write(&mut socket, &values(true)).await,
+                    kind::ABORT_REQUEST => _ = tell.send(record.id),
+                    _ => {}
+                }
+            }
+        }
+    })
+    .await;
+    let mut nginx = Nginx::before(app.port(), "").await;
     let client = client();
     let given_up = join_all((0..20).map(|_| {
-        let request = client.get(nginx.url("/delay?ms=60000"));
+        let request = client.get(nginx.url("/"));
         request.timeout(Duration::from_millis(500)).send()
     }));
     assert!(given_up.await.iter().all(Result::is_err));
+    let mut ids = Vec::new();
+    while ids.len() < 20 {
+        ids.extend(told.recv().await);
+    }
+    ids.sort_unstable();
+    assert!(ids.into_iter().eq(1..=20));
+    drop(client);
     nginx.quit();
+    nginx.has_left().await;
 }

@@ -1,32 +1,9 @@
-//! The module in front of afcgitest, Go's net/http/fcgi and PHP-FPM.
+//! The module in front of PHP-FPM. (In front of afcgitest and Go's net/http/fcgi it is tested with the other web servers, in `interop`.)
 
-use afcgi_interop::gateway::Kind;
 use afcgi_interop::http::{client, get, get_ok, noise};
-use afcgi_interop::suite::{self, Rig};
 use afcgi_nginx_tests::nginx::Nginx;
 use afcgi_nginx_tests::php::Php;
 use futures_util::future::join_all;
-
-macro_rules! behind {
-    ($($name:ident = $app:ident: $($test:ident)*;)*) => {$(
-        mod $name {
-            use super::*;
-            $(
-                #[tokio::test]
-                async fn $test() {
-                    suite::$test(Rig::$app(Kind::Module).await).await;
-                }
-            )*
-        }
-    )*};
-}
-
-behind! {
-    afcgitest = afcgitest: says_hello echoes_a_body echoes_megabytes sends_bytes shows_parameters sets_the_status logs_stderr
-        streams_events counts holds_fifty_requests shares_connections survives_a_client_that_leaves survives_a_broken_upload;
-    go = go: says_hello echoes_a_body echoes_megabytes sends_bytes shows_parameters sets_the_status streams_events counts
-        holds_fifty_requests shares_connections serves_on_when_clients_leave;
-}
 
 const SCRIPT: &str = r#"<?php
 if (isset($_GET['ms'])) { usleep(1000 * (int) $_GET['ms']); }

@@ -31,8 +31,10 @@ quietly() {
     }
 }
 
+# Does a program compile that includes header $1 and is linked with library $2?
 has_library() {
-    printf '#include <%s>\nint main(void) { return 0; }\n' "$1" | ${CC:-cc} -x c - -o /dev/null "-l$2" 2>/dev/null
+    printf '#define PCRE2_CODE_UNIT_WIDTH 8\n#include <%s>\nint main(void) { return 0; }\n' "$1" |
+        ${CC:-cc} -x c - -o /dev/null "-l$2" 2>/dev/null
 }
 
 # The version that the sources in folder $1 are of.
@@ -75,10 +77,9 @@ vendored() {
     [ -n "$crate" ] || die "the crate nginx-src cannot be had."
     crate=$(dirname "$crate")/nginx
     version=$(version_of "$crate")
-    flags=(--with-compat --with-debug --with-threads --with-http_v2_module --with-http_realip_module --with-http_auth_request_module)
+    flags=(--error-log-path=stderr --with-compat --with-debug --with-threads --with-http_v2_module --with-http_realip_module --with-http_auth_request_module)
     if has_library openssl/ssl.h ssl; then flags+=(--with-http_ssl_module); fi
-    has_library pcre2.h pcre2-8 2>/dev/null || printf '#define PCRE2_CODE_UNIT_WIDTH 8\n#include <pcre2.h>\nint main(void) { return 0; }\n' |
-        ${CC:-cc} -x c - -o /dev/null -lpcre2-8 2>/dev/null || flags+=(--without-http_rewrite_module)
+    has_library pcre2.h pcre2-8 || flags+=(--without-http_rewrite_module)
     has_library zlib.h z || flags+=(--without-http_gzip_module)
     source_dir=$out/vendored-$version
     build_dir=$source_dir/objs
@@ -111,7 +112,6 @@ esac
 export NGINX_SOURCE_DIR=$source_dir NGINX_BUILD_DIR=$build_dir CARGO_TARGET_DIR=$source_dir/target
 (cd "$here" && cargo build --release --quiet --package afcgi-nginx) || die "the module does not build (see above)."
 # A running nginx goes on with the file that it has loaded.
-cp -f "$CARGO_TARGET_DIR/release/lib$module" "$out/$module.new" 2>/dev/null ||
-    cp -f "$CARGO_TARGET_DIR/release/lib${module%.so}.so" "$out/$module.new"
+cp -f "$CARGO_TARGET_DIR/release/lib$module" "$out/$module.new"
 mv -f "$out/$module.new" "$out/$module"
 say "nginx/build/$module is for $made_for"

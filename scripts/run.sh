@@ -28,6 +28,9 @@ say "Building the nginx module"
 build_module || die "the nginx module does not build (see above)."
 free_or_die
 
+# Thousands of clients at a time, as far as this user may.
+ulimit -n "$(ulimit -Hn)" 2>/dev/null
+
 nginx=$(nginx_binary)
 mkdir -p "$logs" || die "cannot write to $logs."
 app_pid=

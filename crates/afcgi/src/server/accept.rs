@@ -19,6 +19,7 @@ use super::app::App;
 use super::config::Config;
 use super::connection::{Common, Driver, Ending};
 use super::listen::{ListenSocket, Listener, SocketFile};
+use super::noise::Noise;
 use super::stop::{Asked, Open, Stop};
 
 /// How long to wait before accepting again when the system is out of descriptors or memory.
@@ -198,7 +199,10 @@ where
     let _entry = context.open.add(driver.shared());
     match driver.run().await {
         Ending::Finished => tracing::debug!("connection closed"),
-        Ending::Protocol(error) => tracing::warn!(%error, "connection closed"),
+        Ending::Protocol(error) if context.common.noise.may_warn() => {
+            tracing::warn!(%error, "connection closed");
+        }
+        Ending::Protocol(_) => {}
         Ending::Io(error) => tracing::debug!(%error, "connection lost"),
     }
 }
@@ -281,6 +285,7 @@ impl<A: App> Acceptor<A> {
             context: Context {
                 common: Common {
                     stats: server.stats,
+                    noise: Noise::default(),
                     max_requests: config.max_requests,
                     send_timeout: config.send_timeout,
                 },
@@ -329,7 +334,9 @@ impl<A: App> Acceptor<A> {
         let Context { config, common, .. } = &self.context;
         if let Some(why) = accepted.objection(config) {
             common.stats.turn_away();
-            tracing::warn!(%why, "connection closed");
+            if common.noise.may_warn() {
+                tracing::warn!(%why, "connection closed");
+            }
             return;
         }
         if let Accepted::Tcp(stream) = &accepted
@@ -340,10 +347,12 @@ impl<A: App> Acceptor<A> {
         }
         if !common.stats.connect(config.max_connections) {
             common.stats.turn_away();
-            tracing::warn!(
-                max_connections = config.max_connections,
-                "connection closed: there are as many as may be"
-            );
+            if common.noise.may_warn() {
+                tracing::warn!(
+                    max_connections = config.max_connections,
+                    "connection closed: there are as many as may be"
+                );
+            }
             return;
         }
         if let Err(error) = self.place.put(accepted, self.context.clone()) {

@@ -22,6 +22,7 @@ use tokio::time::Sleep;
 use tokio_util::sync::ReusableBoxFuture;
 
 use super::app::App;
+use super::noise::Noise;
 use super::request::{AppStatus, Request};
 use super::shared::Shared;
 use super::stats::Stats;
@@ -37,6 +38,7 @@ thread_local! {
 #[derive(Clone, Debug)]
 pub(crate) struct Common {
     pub(crate) stats: Stats,
+    pub(crate) noise: Noise,
     pub(crate) max_requests: usize,
     pub(crate) send_timeout: Duration,
 }
@@ -180,7 +182,7 @@ where
                 Event::Refused { id, why } => {
                     self.common.stats.refused();
                     match why {
-                        Refusal::Failed(error) => {
+                        Refusal::Failed(error) if self.common.noise.may_warn() => {
                             tracing::warn!(request = %id, %error, "request refused");
                         }
                         other => tracing::debug!(request = %id, why = ?other, "request refused"),

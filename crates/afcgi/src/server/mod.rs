@@ -5,6 +5,7 @@ mod app;
 mod config;
 mod connection;
 mod listen;
+mod noise;
 mod request;
 mod shared;
 mod stats;

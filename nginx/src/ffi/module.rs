@@ -141,10 +141,10 @@ unsafe extern "C" fn set_upstream(
         if conf.connections != 0 {
             return c"is duplicate".as_ptr().cast_mut();
         }
-        // SAFETY: a word is so many bytes.
         let words = words
             .iter()
             .skip(1)
+            // SAFETY: a word is so many bytes.
             .map(|word| unsafe { slice::from_raw_parts(word.data, word.len) });
         match Settings::parse(words) {
             Ok(settings) => {

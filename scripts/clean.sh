@@ -5,4 +5,5 @@ set -u
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
 
-rm -rf target nginx/target nginx/build nginx/prefix/run bench/peers/target
+rm -rf target nginx/target nginx/build bench/peers/target
+find nginx/prefix/run -mindepth 1 ! -name .gitignore -delete

@@ -9,8 +9,9 @@ use crate::ffi::sock::Sock;
 
 /// How long connecting may take. nginx's own `fastcgi_connect_timeout` bounds each request's wait.
 pub(crate) const CONNECT_WAIT: Duration = Duration::from_secs(60);
-/// How long an application may take to say whether it multiplexes. A silent one does not.
-pub(crate) const PROBE_WAIT: Duration = Duration::from_secs(1);
+/// How long an application may take to say whether it multiplexes. A silent one does not; a busy one
+/// that is taken for silent gets a connection for each request, when it can do so least.
+pub(crate) const PROBE_WAIT: Duration = Duration::from_secs(3);
 /// How long a connection that serves one request at a time is kept without one: it keeps a process
 /// of PHP-FPM, or all of a libfcgi application, from serving anybody else.
 pub(crate) const IDLE_WAIT: Duration = Duration::from_millis(250);

@@ -14,9 +14,9 @@
 //!
 //! The core: [`record`] (the wire format), [`reader`] (records out of arbitrary pieces),
 //! [`params`] and [`values`] (name-value pairs), [`table`] (request ids, slots, generations),
-//! [`writer`] (bounded output, in turns), [`inbox`] (received content of one stream),
-//! and [`cgi`] (the response head). Flow control and upgrade, negotiated extensions, will be accounted
-//! for beside them: their record type, flag and values are named in [`record`] and [`values`].
+//! [`writer`] (bounded output, in turns), [`inbox`] (received content of one stream), [`credit`]
+//! (flow control, an extension that both sides have to agree on: `docs/flow-control.md`) and [`cgi`]
+//! (the response head).
 #![forbid(unsafe_code)]
 #![cfg_attr(
     not(test),

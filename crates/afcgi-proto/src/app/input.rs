@@ -190,7 +190,7 @@ impl Connection {
         match request.flow.as_mut().map(|flow| flow.credit(increment)) {
             Some(Ok(true)) => self.events.push_back(Event::Writable(handle)),
             Some(Ok(false)) | None => {}
-            Some(Err(error)) => self.end_violated(handle, error),
+            Some(Err(error)) => self.fail(handle, error),
         }
     }
 
@@ -260,7 +260,7 @@ impl Connection {
         if let Some(flow) = &mut request.flow
             && let Err(error) = flow.received(fragment.content.len())
         {
-            self.end_violated(handle, error);
+            self.fail(handle, error);
             return;
         }
         let before = input.inbox.len();

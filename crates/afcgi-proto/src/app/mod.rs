@@ -380,10 +380,15 @@ impl Connection {
         self.closing.lost = true;
     }
 
-    /// Ends a request that has not been announced, and says why in the web server's error log.
+    /// Ends a request whose web server is at fault, and says why in that one's error log.
     fn fail(&mut self, handle: Handle, error: RequestError) {
         let id = Some(handle.id());
-        self.refused(handle.id(), Refusal::Failed(error));
+        // Told of once: as over to those who know of it, as refused otherwise.
+        if self.table.get(handle).is_ok_and(Request::is_delivered) {
+            self.events.push_back(Event::Aborted(handle));
+        } else {
+            self.refused(handle.id(), Refusal::Failed(error));
+        }
         let text = format!("afcgi: {error}");
         let flow = (self.table.get(handle).ok()).and_then(|request| request.flow.as_ref());
         if flow.is_none_or(|flow| flow.left() >= text.len()) {
@@ -398,18 +403,6 @@ impl Connection {
                 protocol_status: ProtocolStatus::RequestComplete,
             },
         );
-    }
-
-    /// Ends a request whose web server does not keep to the credit that it has or may give.
-    fn end_violated(&mut self, handle: Handle, error: RequestError) {
-        let delivered = self
-            .table
-            .get(handle)
-            .is_ok_and(super::app::request::Request::is_delivered);
-        self.fail(handle, error);
-        if delivered {
-            self.events.push_back(Event::Aborted(handle));
-        }
     }
 
     fn refused(&mut self, id: RequestId, why: Refusal) {

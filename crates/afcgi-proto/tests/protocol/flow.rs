@@ -276,7 +276,7 @@ fn a_web_server_that_exceeds_its_credit_loses_that_request() {
         let handles = app.requests();
         app.output();
         app.feed(&violation);
-        assert!(app.events().contains(&app::Event::Aborted(handles[0])));
+        assert_eq!(app.events(), [app::Event::Aborted(handles[0])]);
         let records = record::parse(&app.output());
         assert_eq!(records.last().unwrap().code, code::END);
         assert_eq!(records.last().unwrap().id, 1);

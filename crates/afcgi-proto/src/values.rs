@@ -7,6 +7,7 @@ const MAX_CONNS: &[u8] = b"FCGI_MAX_CONNS";
 const MAX_REQS: &[u8] = b"FCGI_MAX_REQS";
 const MPXS_CONNS: &[u8] = b"FCGI_MPXS_CONNS";
 const FLOW_CONTROL: &[u8] = b"FCGI_FLOW_CONTROL";
+const UPGRADE: &[u8] = b"FCGI_UPGRADE";
 
 /// What an application answers to GET_VALUES. `None`: it did not say.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -20,13 +21,15 @@ pub struct Values {
     /// The credit in bytes that it grants each request for STDIN and DATA, if it knows flow control
     /// (`docs/flow-control.md`).
     pub flow_control: Option<u32>,
+    /// Whether it may turn a request into a tunnel (`docs/upgrade.md`).
+    pub upgrade: Option<bool>,
 }
 
 impl Values {
     /// The content of a GET_VALUES that asks for everything that [`Values`] holds.
     pub fn query() -> Vec<u8> {
         let mut out = Vec::new();
-        for name in [MAX_CONNS, MAX_REQS, MPXS_CONNS, FLOW_CONTROL] {
+        for name in [MAX_CONNS, MAX_REQS, MPXS_CONNS, FLOW_CONTROL, UPGRADE] {
             encode_pair(&mut out, name, b"");
         }
         out
@@ -43,6 +46,7 @@ impl Values {
                 MAX_REQS => open.max_reqs.take().map(|n| n.to_string()),
                 MPXS_CONNS => open.mpxs_conns.take().map(|yes| u8::from(yes).to_string()),
                 FLOW_CONTROL => open.flow_control.take().map(|n| n.to_string()),
+                UPGRADE => open.upgrade.take().map(|yes| u8::from(yes).to_string()),
                 _ => None,
             };
             if let Some(value) = value {
@@ -65,6 +69,7 @@ impl Values {
                 MAX_REQS => values.max_reqs = number,
                 MPXS_CONNS => values.mpxs_conns = number.map(|n| n != 0),
                 FLOW_CONTROL => values.flow_control = number.filter(|&n| n <= MAX_CREDIT),
+                UPGRADE => values.upgrade = number.map(|n| n != 0),
                 _ => {}
             }
         }
@@ -81,6 +86,7 @@ mod tests {
         max_reqs: Some(2000),
         mpxs_conns: Some(true),
         flow_control: Some(65_536),
+        upgrade: Some(true),
     };
 
     #[test]
@@ -99,7 +105,7 @@ mod tests {
         assert_eq!(Values::parse(&ALL.answer(&Values::query())), ALL);
         assert_eq!(
             Values::query(),
-            b"\x0e\x00FCGI_MAX_CONNS\x0d\x00FCGI_MAX_REQS\x0f\x00FCGI_MPXS_CONNS\x11\x00FCGI_FLOW_CONTROL"
+            b"\x0e\x00FCGI_MAX_CONNS\x0d\x00FCGI_MAX_REQS\x0f\x00FCGI_MPXS_CONNS\x11\x00FCGI_FLOW_CONTROL\x0c\x00FCGI_UPGRADE"
         );
     }
 

@@ -230,7 +230,7 @@ fn r40_probe_and_its_answers() {
         code::GET_VALUES,
         0,
         b"\x0e\x00FCGI_MAX_CONNS\x0d\x00FCGI_MAX_REQS\x0f\x00FCGI_MPXS_CONNS\
-        \x11\x00FCGI_FLOW_CONTROL",
+        \x11\x00FCGI_FLOW_CONTROL\x0c\x00FCGI_UPGRADE",
     );
     assert_eq!(web.output(), query);
     let answer = b"\x0f\x01FCGI_MPXS_CONNS1\x03\x01FOOx";

@@ -58,6 +58,7 @@ impl Config {
             max_reqs: Some(number(self.max_requests)),
             mpxs_conns: Some(config.requests > 1),
             flow_control: None,
+            upgrade: None,
         };
         config
     }

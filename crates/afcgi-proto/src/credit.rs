@@ -44,29 +44,64 @@ struct Window {
     consumed: u32,
 }
 
-/// How windows grow, on all requests of a connection together.
+/// The smallest window that a request begins with when many are active, in bytes.
+pub const SMALLEST_WINDOW: usize = 4 * 1024;
+/// A request begins with this part of what is left of the budget at most, so that many requests
+/// have small windows, and none has none.
+const PART: i64 = 64;
+
+/// What windows may hold, on all requests of a connection together.
 #[derive(Debug)]
-pub(crate) struct Growth {
+pub(crate) struct Budget {
     /// The largest window of one request, in bytes.
     most: u32,
-    /// Bytes by which all windows may still grow.
-    left: u32,
+    /// Bytes that are left for windows. Below 0 where requests began with the smallest window when
+    /// nothing was left.
+    left: i64,
+    /// Bytes of `left` that no window grows by: they are for requests that begin.
+    reserve: i64,
 }
 
-impl Growth {
+impl Budget {
     /// `most`: bytes of the largest window; `total`: bytes by which all windows of a connection
     /// together may exceed what they began with.
-    pub(crate) fn new(most: usize, total: usize) -> Self {
+    pub(crate) fn of_growth(most: usize, total: usize) -> Self {
         Self {
             most: clamp(most),
-            left: u32::try_from(total).unwrap_or(u32::MAX),
+            left: i64::try_from(total).unwrap_or(i64::MAX),
+            reserve: 0,
         }
+    }
+
+    /// `most`: bytes of the largest window; `total`: bytes of all windows together. Half of that is
+    /// kept for requests that begin.
+    pub(crate) fn of_windows(most: usize, total: usize) -> Self {
+        let total = i64::try_from(total).unwrap_or(i64::MAX);
+        Self {
+            most: clamp(most),
+            left: total,
+            reserve: total.checked_div(2).unwrap_or_default(),
+        }
+    }
+
+    /// Takes the window that a request begins with: `wanted` bytes, fewer as less is left. Never
+    /// nothing: who may send nothing is never given more.
+    pub(crate) fn begin(&mut self, wanted: u32) -> u32 {
+        let wanted = wanted.max(1);
+        let part = self.left.checked_div(PART).unwrap_or_default();
+        let least = clamp(SMALLEST_WINDOW).min(wanted);
+        let window = u32::try_from(part.max(0)).unwrap_or(u32::MAX);
+        let window = window.clamp(least, wanted.max(least));
+        self.left = self.left.saturating_sub(window.into());
+        window
     }
 
     /// Takes what a window may grow by: it doubles, as long as there is something left.
     fn take(&mut self, size: u32) -> u32 {
-        let growth = size.min(self.most.saturating_sub(size)).min(self.left);
-        self.left = self.left.saturating_sub(growth);
+        let left = self.left.saturating_sub(self.reserve).max(0);
+        let left = u32::try_from(left).unwrap_or(u32::MAX);
+        let growth = size.min(self.most.saturating_sub(size)).min(left);
+        self.left = self.left.saturating_sub(growth.into());
         growth
     }
 }
@@ -138,7 +173,7 @@ impl Flow {
         &mut self,
         count: usize,
         emptied: bool,
-        growth: &mut Growth,
+        budget: &mut Budget,
     ) -> Option<u32> {
         let window = &mut self.window;
         let count = u32::try_from(count).unwrap_or(u32::MAX);
@@ -146,17 +181,18 @@ impl Flow {
         if window.consumed < window.size.div_ceil(2).max(1) {
             return None;
         }
-        let more = if emptied { growth.take(window.size) } else { 0 };
+        let more = if emptied { budget.take(window.size) } else { 0 };
         window.size = window.size.saturating_add(more);
         let increment = std::mem::take(&mut window.consumed).saturating_add(more);
         window.outstanding = window.outstanding.saturating_add(increment);
         Some(increment)
     }
 
-    /// Gives back what the window has grown by, which began with `initial` bytes.
-    pub(crate) fn close(&self, initial: u32, growth: &mut Growth) {
-        let grown = self.window.size.saturating_sub(initial);
-        growth.left = growth.left.saturating_add(grown);
+    /// Gives back what the window has taken of the budget: all of it but the `free` bytes that it
+    /// began with where those were not counted.
+    pub(crate) fn close(&self, free: u32, budget: &mut Budget) {
+        let taken = self.window.size.saturating_sub(free);
+        budget.left = budget.left.saturating_add(taken.into());
     }
 }
 
@@ -164,8 +200,8 @@ impl Flow {
 mod tests {
     use super::*;
 
-    fn no_growth() -> Growth {
-        Growth::new(0, 0)
+    fn no_growth() -> Budget {
+        Budget::of_growth(0, 0)
     }
 
     #[test]
@@ -216,7 +252,7 @@ mod tests {
 
     #[test]
     fn a_window_grows_for_a_consumer_that_keeps_up() {
-        let mut growth = Growth::new(400, 1000);
+        let mut growth = Budget::of_growth(400, 1000);
         let mut flow = Flow::new(0, 100);
         flow.received(100).unwrap();
         // Not for one that does not.
@@ -232,8 +268,44 @@ mod tests {
     }
 
     #[test]
+    fn many_requests_begin_with_smaller_windows() {
+        const TOTAL: usize = 64 << 20;
+        let mut budget = Budget::of_windows(1 << 20, TOTAL);
+        let wanted = 256 * 1024;
+        let mut flows = Vec::new();
+        let mut held = 0;
+        for n in 0..16_384 {
+            let window = budget.begin(wanted);
+            assert!(n >= 100 || window == wanted, "{n}: {window}");
+            assert!(window as usize >= SMALLEST_WINDOW);
+            held += window as usize;
+            flows.push(Flow::new(0, window));
+        }
+        assert!(held <= TOTAL + 16_384 * SMALLEST_WINDOW, "{held}");
+        for flow in flows {
+            flow.close(0, &mut budget);
+        }
+        assert_eq!(budget.left, TOTAL as i64);
+        assert_eq!(budget.begin(100), 100, "no more than was wanted");
+    }
+
+    #[test]
+    fn windows_that_grow_leave_half_to_others() {
+        const TOTAL: u32 = 64 << 20;
+        let mut budget = Budget::of_windows(1 << 30, TOTAL as usize);
+        let mut flow = Flow::new(0, budget.begin(1 << 18));
+        for _ in 0..20 {
+            let all = flow.window.outstanding;
+            flow.received(all as usize).unwrap();
+            flow.consumed(all as usize, true, &mut budget);
+        }
+        assert_eq!(flow.window.size, TOTAL / 2);
+        assert_eq!(budget.begin(1 << 18), 1 << 18);
+    }
+
+    #[test]
     fn all_windows_together_are_bounded() {
-        let mut growth = Growth::new(1 << 20, 150);
+        let mut growth = Budget::of_growth(1 << 20, 150);
         let mut grown = 0;
         for _ in 0..5 {
             let mut flow = Flow::new(0, 100);

@@ -6,6 +6,10 @@
 //! records and written as complete records of the shared connection's own, so that a client that
 //! breaks off inside a record cannot wedge the connection; what the application answers is put into
 //! records for the client again.
+//!
+//! A request that may be upgraded (`docs/upgrade.md`) keeps its STDIN open behind the client's back
+//! until the client has seen the head of the response. From then on it is a tunnel of plain bytes, or
+//! a request like any other.
 
 use std::fmt;
 
@@ -13,7 +17,7 @@ use crate::error::ConnectionError;
 use crate::inbox::Broken;
 use crate::reader::Reader;
 use crate::record::{
-    BODY_LEN, BeginRequest, HEADER_LEN, Header, MAX_CONTENT, RecordType, RequestId,
+    BODY_LEN, BeginRequest, HEADER_LEN, Header, MAX_CONTENT, RecordType, RequestId, Role,
 };
 use crate::table::Handle;
 use crate::web::{Connection, Input, Output};
@@ -75,6 +79,28 @@ pub struct Relay {
     input: Input,
     /// Whether END_REQUEST was put into `head`.
     ended: bool,
+    upgrade: Upgrade,
+}
+
+/// How far an upgrade is.
+///
+/// ```text
+///  Wanted ──────> Offered ──────> Open
+///     │ the application    │ decline     accept
+///     │ takes none         │
+///     └──> No <────────────┘
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Upgrade {
+    No,
+    /// The request is not begun, and its client asks for an upgrade.
+    Wanted,
+    /// The application may accept; whether the client has ended STDIN, which is held back.
+    Offered {
+        ended: bool,
+    },
+    /// The client reads and writes plain bytes.
+    Open,
 }
 
 impl Relay {
@@ -90,7 +116,67 @@ impl Relay {
             content: 0,
             input: Input::Stdout,
             ended: false,
+            upgrade: Upgrade::No,
         }
+    }
+
+    /// Offers an upgrade to the application, if that accepts any: the request has no body, and its
+    /// client will say by [`Relay::accept`] or [`Relay::decline`] what the head of the response says.
+    /// Until then [`Relay::recv`] gives no more than one record at a time.
+    #[must_use]
+    pub fn with_upgrade(mut self) -> Self {
+        if self.begin.is_empty() {
+            self.upgrade = Upgrade::Wanted;
+        }
+        self
+    }
+
+    /// Makes the request a tunnel: what was received of the current record and not read, and all that
+    /// follows on STDOUT, is given as it is, and what is written goes to STDIN as it is. `false`: the
+    /// application was not offered an upgrade.
+    pub fn accept(&mut self) -> bool {
+        let offered = matches!(self.upgrade, Upgrade::Offered { .. });
+        if offered {
+            self.upgrade = Upgrade::Open;
+            self.head_to = self.head_from;
+            self.content = 0;
+        }
+        offered
+    }
+
+    /// The request is no tunnel: its STDIN is ended, if the client has ended it.
+    pub fn decline(&mut self, connection: &mut Connection) {
+        if let Upgrade::Offered { ended } = std::mem::replace(&mut self.upgrade, Upgrade::No)
+            && ended
+        {
+            let _ = connection.end(self.handle, Output::Stdin);
+        }
+    }
+
+    /// Whether the request is a tunnel.
+    pub fn is_open(&self) -> bool {
+        self.upgrade == Upgrade::Open
+    }
+
+    /// Whether another [`Relay::recv`] would give something now.
+    pub fn is_ready(&self, connection: &Connection) -> bool {
+        let readable = |input| connection.readable(self.handle, input).is_ok_and(|n| n > 0);
+        self.head_from < self.head_to
+            || readable(Input::Stdout)
+            || readable(Input::Stderr)
+            || (self.is_open() && connection.is_at_end(self.handle))
+            || connection.ended(self.handle) != Ok(None)
+    }
+
+    /// Takes text for the error log that the application wrote into the tunnel, which
+    /// [`Relay::recv`] does not give then; says how many bytes were copied.
+    pub fn read_stderr(&mut self, connection: &mut Connection, out: &mut [u8]) -> usize {
+        if !self.is_open() {
+            return 0;
+        }
+        connection
+            .read_into(self.handle, Input::Stderr, out)
+            .unwrap_or(0)
     }
 
     /// The request.
@@ -103,6 +189,11 @@ impl Relay {
     ///
     /// After an error the request is to be closed.
     pub fn send(&mut self, connection: &mut Connection, bytes: &[u8]) -> Result<usize, RelayError> {
+        if self.is_open() {
+            return connection
+                .write(self.handle, Output::Stdin, bytes)
+                .map_err(|_| RelayError::Gone);
+        }
         let mut rest = bytes;
         loop {
             let mut full = None;
@@ -138,6 +229,12 @@ impl Relay {
                 _ => return Err(RelayError::Unexpected(record_type)),
             };
             let done = if fragment.is_empty_record() {
+                if output == Output::Stdin
+                    && let Upgrade::Offered { ended } = &mut self.upgrade
+                {
+                    *ended = true;
+                    continue;
+                }
                 connection.end(self.handle, output)
             } else {
                 // No more than the room was read, so all of it is taken.
@@ -172,6 +269,15 @@ impl Relay {
             connection
                 .begin(self.handle, role)
                 .map_err(|_| RelayError::Gone)?;
+            if self.upgrade == Upgrade::Wanted {
+                self.upgrade = Upgrade::No;
+                if connection.offers_upgrade() && role == Role::Responder {
+                    self.upgrade = Upgrade::Offered { ended: false };
+                    connection
+                        .offer_upgrade(self.handle)
+                        .map_err(|_| RelayError::Gone)?;
+                }
+            }
         }
         Ok(())
     }
@@ -182,8 +288,15 @@ impl Relay {
         if out.is_empty() {
             return Recv::Pending;
         }
+        if self.is_open() {
+            return self.recv_plain(connection, out);
+        }
+        let one_record = matches!(self.upgrade, Upgrade::Offered { .. });
         let mut given = 0_usize;
         while let Some(free) = out.get_mut(given..).filter(|free| !free.is_empty()) {
+            if one_record && given > 0 && self.head_from == self.head_to && self.content == 0 {
+                break;
+            }
             let count = if self.head_from < self.head_to {
                 self.give_head(free)
             } else if self.content > 0 {
@@ -208,9 +321,34 @@ impl Relay {
         }
     }
 
-    /// The client is done. See [`Connection::close`].
+    /// Puts what the application wrote into the tunnel into `out`.
+    fn recv_plain(&mut self, connection: &mut Connection, out: &mut [u8]) -> Recv {
+        let count = connection
+            .read_into(self.handle, Input::Stdout, out)
+            .unwrap_or(0);
+        if count > 0 {
+            return Recv::Bytes(count);
+        }
+        match connection.ended(self.handle) {
+            Err(why) => Recv::Broken(why),
+            Ok(Some(_)) => Recv::End,
+            Ok(None) if connection.is_at_end(self.handle) => Recv::End,
+            Ok(None) => Recv::Pending,
+        }
+    }
+
+    /// The client is done. See [`Connection::close`], and for a tunnel [`Connection::close_gently`].
     pub fn close(self, connection: &mut Connection, now: std::time::Instant) {
-        connection.close(self.handle, now);
+        if self.is_open() {
+            connection.close_gently(self.handle, now);
+        } else {
+            connection.close(self.handle, now);
+        }
+    }
+
+    /// The client has all it wants of the response. See [`Connection::close_gently`].
+    pub fn close_gently(self, connection: &mut Connection, now: std::time::Instant) {
+        connection.close_gently(self.handle, now);
     }
 
     fn give_head(&mut self, out: &mut [u8]) -> usize {

@@ -7,7 +7,7 @@ const MAX_CONNS: &[u8] = b"FCGI_MAX_CONNS";
 const MAX_REQS: &[u8] = b"FCGI_MAX_REQS";
 const MPXS_CONNS: &[u8] = b"FCGI_MPXS_CONNS";
 const FLOW_CONTROL: &[u8] = b"FCGI_FLOW_CONTROL";
-const UPGRADE: &[u8] = b"FCGI_UPGRADE";
+pub(crate) const UPGRADE: &[u8] = b"FCGI_UPGRADE";
 
 /// What an application answers to GET_VALUES. `None`: it did not say.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

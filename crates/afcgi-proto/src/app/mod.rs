@@ -17,7 +17,7 @@ use std::time::Instant;
 pub use config::Config;
 use request::Request;
 
-use crate::credit::{self, Growth};
+use crate::credit::{self, Budget};
 use crate::error::{ConnectionError, Gone, RequestError};
 use crate::inbox::{Broken, Read};
 use crate::params::Params;
@@ -122,7 +122,7 @@ pub struct Connection {
     closing: Closing,
     /// Whether the web server was told that this side knows flow control.
     flow_offered: bool,
-    growth: Growth,
+    windows: Budget,
 }
 
 /// The request that keeps the connection from being read.
@@ -161,10 +161,10 @@ impl Connection {
     /// A connection that was just accepted.
     pub fn new(config: Config, now: Instant) -> Self {
         let writer = Writer::new(config.output_buffer, config.output_turn);
-        let growth = Growth::new(config.window_most, config.windows_grow);
+        let windows = Budget::of_growth(config.window_most, config.windows_grow);
         Self {
             flow_offered: false,
-            growth,
+            windows,
             config,
             reader: Reader::new(),
             discrete: Discrete::default(),
@@ -248,7 +248,7 @@ impl Connection {
             || (request.data.as_ref()).is_some_and(|data| data.inbox.is_open());
         if let (Read::Content(content), Some(flow)) = (&read, &mut request.flow)
             && open
-            && let Some(increment) = flow.consumed(content.len(), emptied, &mut self.growth)
+            && let Some(increment) = flow.consumed(content.len(), emptied, &mut self.windows)
         {
             let body = credit::encode(increment);
             self.writer
@@ -425,7 +425,7 @@ impl Connection {
     fn remove(&mut self, handle: Handle) -> Option<Request> {
         let request = self.table.remove(handle).ok()?;
         if let Some(flow) = &request.flow {
-            flow.close(credit::clamp(self.config.stdin_buffer), &mut self.growth);
+            flow.close(credit::clamp(self.config.stdin_buffer), &mut self.windows);
         }
         if !request.is_delivered() {
             self.incomplete.count = self.incomplete.count.saturating_sub(1);

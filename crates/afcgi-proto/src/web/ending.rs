@@ -5,9 +5,9 @@
 
 use std::time::Instant;
 
-use super::request::{Phase, Request};
+use super::request::{Phase, Request, Sent};
 use super::{Connection, Event};
-use crate::credit::{self, Flow};
+use crate::credit::Flow;
 use crate::inbox::Broken;
 use crate::record::{EndRequest, RecordType};
 use crate::table::Handle;
@@ -35,13 +35,38 @@ impl Connection {
                 let had_room = self.has_room();
                 self.ended = self.ended.saturating_sub(1);
                 if let Ok(request) = self.table.remove(handle) {
-                    self.return_growth(&request);
+                    self.return_window(&request);
                 }
                 if !had_room && self.has_room() {
                     self.events.push_back(Event::Released);
                 }
             }
         }
+    }
+
+    /// Like [`Connection::close`], for a consumer that has all it wants of a request that will soon
+    /// end by itself, and for a tunnel, whose application is to read to its end what the client sent:
+    /// STDIN is ended, what comes is discarded, and ABORT_REQUEST is sent only if the request does
+    /// not end within `linger_time` or sends more than `linger_bytes`.
+    pub fn close_gently(&mut self, handle: Handle, now: Instant) {
+        let Ok(request) = self.table.get_mut(handle) else {
+            return;
+        };
+        let abort_at = now.checked_add(self.config.linger_time);
+        let (Phase::Active, Sent::Ended, Some(abort_at)) =
+            (request.phase, request.params, abort_at)
+        else {
+            self.close(handle, now);
+            return;
+        };
+        request.closed = true;
+        request.linger = Some(self.config.linger_bytes.max(1));
+        if std::mem::replace(&mut request.stdin, Sent::Ended) == Sent::Open {
+            self.writer
+                .record(RecordType::Stdin, Some(handle.id()), b"");
+        }
+        self.lingering.push_back((abort_at, handle));
+        self.drain(handle, now);
     }
 
     /// No new requests from now on; the active ones go on.
@@ -65,6 +90,8 @@ impl Connection {
         self.lost = true;
         self.retired = true;
         self.blocked = None;
+        self.stalled = 0;
+        self.lingering.clear();
         self.writer.clear();
         for handle in self.table.handles() {
             let Ok(request) = self.table.get_mut(handle) else {
@@ -84,6 +111,13 @@ impl Connection {
     }
 
     pub(super) fn abort(&mut self, handle: Handle, now: Instant) {
+        self.drain(handle, now);
+        self.send_abort(handle);
+    }
+
+    /// From now on what comes for an active request is discarded.
+    fn drain(&mut self, handle: Handle, now: Instant) {
+        self.unstall(handle);
         let Ok(request) = self.table.get_mut(handle) else {
             return;
         };
@@ -99,6 +133,13 @@ impl Connection {
             // What it writes from now on is taken and dropped.
             self.events.push_back(Event::Writable(handle));
         }
+    }
+
+    /// Tells the application that a request that drains is given up.
+    pub(super) fn send_abort(&mut self, handle: Handle) {
+        if let Ok(request) = self.table.get_mut(handle) {
+            request.linger = None;
+        }
         if self.config.requests == 1 {
             self.retired = true;
             self.leave(handle, None);
@@ -108,17 +149,32 @@ impl Connection {
         }
     }
 
+    /// The request does not hold up the connection any more, if it did.
+    fn unstall(&mut self, handle: Handle) {
+        if let Ok(request) = self.table.get_mut(handle)
+            && std::mem::take(&mut request.stalled)
+        {
+            self.stalled = self.stalled.saturating_sub(1);
+            if self.has_room() {
+                self.events.push_back(Event::Released);
+            }
+        }
+    }
+
     /// An active or draining request gives its id back. Its slot stays for its consumer, if that is
     /// still there.
     pub(super) fn leave(&mut self, handle: Handle, end: Option<EndRequest>) {
+        self.unstall(handle);
         let Ok(request) = self.table.get_mut(handle) else {
             return;
         };
-        let aborted = matches!(request.phase, Phase::Draining(_));
+        let draining = matches!(request.phase, Phase::Draining(_));
+        // No id is used again whose application may not have read the abort yet.
+        let aborted = draining && request.linger.is_none();
         if request.closed {
             self.remove(handle, aborted);
         } else {
-            self.draining = self.draining.saturating_sub(usize::from(aborted));
+            self.draining = self.draining.saturating_sub(usize::from(draining));
             self.table.release_id(handle);
             self.release_id(handle, aborted);
             self.set_ended(handle, end);
@@ -129,7 +185,7 @@ impl Connection {
     /// Takes a request out that holds its id.
     fn remove(&mut self, handle: Handle, aborted: bool) {
         if let Ok(request) = self.table.remove(handle) {
-            self.return_growth(&request);
+            self.return_window(&request);
             let draining = matches!(request.phase, Phase::Draining(_));
             self.draining = self.draining.saturating_sub(usize::from(draining));
             self.release_id(handle, aborted);
@@ -164,10 +220,10 @@ impl Connection {
         }
     }
 
-    /// Other windows may grow by what this one has grown by: nothing is held for it any more.
-    fn return_growth(&mut self, request: &Request) {
+    /// Other windows may have what this one had: nothing is held for it any more.
+    fn return_window(&mut self, request: &Request) {
         if let Some(flow) = &request.flow {
-            flow.close(credit::clamp(self.config.receive_buffer), &mut self.growth);
+            flow.close(0, &mut self.windows);
         }
     }
 }

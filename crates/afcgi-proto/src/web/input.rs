@@ -52,6 +52,7 @@ impl Connection {
             })?;
             let Some(fragment) = fragment else {
                 self.blocked = full;
+                self.note_stalled();
                 self.note_shared(now);
                 return Ok(input.len().saturating_sub(rest.len()));
             };
@@ -132,9 +133,15 @@ impl Connection {
         }
         if let Some(flow) = &mut request.flow
             && flow.received(fragment.content.len()).is_err()
+            && matches!(request.phase, Phase::Active)
         {
-            if matches!(request.phase, Phase::Active) {
-                self.give_up(handle, Broken::Violated, now);
+            self.give_up(handle, Broken::Violated, now);
+            return;
+        }
+        if let Some(left) = &mut request.linger {
+            *left = left.saturating_sub(fragment.content.len());
+            if *left == 0 {
+                self.send_abort(handle);
             }
             return;
         }
@@ -166,6 +173,18 @@ impl Connection {
                 self.give_up(handle, Broken::Violated, now);
             }
             Err(_) => {}
+        }
+    }
+
+    /// The connection is not read because of a request: it gets no others until that has ended.
+    fn note_stalled(&mut self) {
+        if self.config.requests > 1
+            && let Some(blocked) = self.blocked
+            && let Ok(request) = self.table.get_mut(blocked.handle)
+            && !std::mem::replace(&mut request.stalled, true)
+        {
+            self.stalled = self.stalled.saturating_add(1);
+            self.events.push_back(Event::Stalled(blocked.handle));
         }
     }
 
@@ -210,6 +229,7 @@ impl Connection {
             if self.config.flow_control {
                 self.granted = values.flow_control;
             }
+            self.upgrades = values.upgrade == Some(true);
             self.events.push_back(Event::Values(values));
         }
     }

@@ -19,13 +19,14 @@ pub use config::Config;
 use ids::Ids;
 use request::{Phase, Request, Sent};
 
-use crate::credit::{self, Flow, Growth};
+use crate::credit::{self, Budget, Flow};
 use crate::error::{BeginError, Gone};
 use crate::inbox::{Broken, Read};
+use crate::params::encode_pair;
 use crate::reader::{Discrete, Reader};
 use crate::record::{BeginRequest, EndRequest, FLOW_CONTROL, KEEP_CONN, RecordType, Role};
 use crate::table::{Handle, Table};
-use crate::values::Values;
+use crate::values::{UPGRADE, Values};
 use crate::writer::Writer;
 
 /// What the consumer is told.
@@ -39,6 +40,8 @@ pub enum Event {
     Readable(Handle),
     /// A write that took less than it was given may be continued.
     Writable(Handle),
+    /// A request keeps the connection from being read, for the first time. Told of once for each.
+    Stalled(Handle),
     /// A request has left the connection: there is room for another.
     Released,
 }
@@ -105,11 +108,17 @@ pub struct Connection {
     /// GET_VALUES that have not been answered.
     probes: usize,
     blocked: Option<Blocked>,
+    /// Active requests that have kept the connection from being read.
+    stalled: usize,
+    /// Requests that drain and have not been aborted, and when they are to be; in that order.
+    lingering: VecDeque<(Instant, Handle)>,
     retired: bool,
     lost: bool,
     /// The credit that the application grants each request, if it knows flow control.
     granted: Option<u32>,
-    growth: Growth,
+    /// Whether the application accepts upgrades.
+    upgrades: bool,
+    windows: Budget,
 }
 
 /// The request that keeps the connection from being read.
@@ -127,10 +136,11 @@ impl Connection {
     /// A connection that was just opened, or is being opened.
     pub fn new(config: Config) -> Self {
         let writer = Writer::new(config.output_buffer, config.output_turn);
-        let growth = Growth::new(config.window_most, config.windows_grow);
+        let windows = Budget::of_windows(config.window_most, config.windows_total);
         Self {
             granted: None,
-            growth,
+            upgrades: false,
+            windows,
             config,
             reader: Reader::new(),
             discrete: Discrete::default(),
@@ -143,6 +153,8 @@ impl Connection {
             ended: 0,
             probes: 0,
             blocked: None,
+            stalled: 0,
+            lingering: VecDeque::new(),
             retired: false,
             lost: false,
         }
@@ -158,15 +170,32 @@ impl Connection {
         self.draining
     }
 
-    /// Whether [`Connection::open`] would succeed.
+    /// Whether [`Connection::open`] would succeed. A connection that was not read because of one of
+    /// its requests takes no others until that one has ended: it may do so again.
     pub fn has_room(&self) -> bool {
         let requests = usize::from(self.config.requests);
         !self.retired
             && !self.lost
+            && self.stalled == 0
             && self.active() < requests
             && self.table.len() < requests.saturating_mul(2)
             && !self.output_is_flooded()
             && self.ids.has_next()
+    }
+
+    /// Whether an active request has kept the connection from being read.
+    pub const fn is_stalled(&self) -> bool {
+        self.stalled > 0
+    }
+
+    /// Whether requests are under flow control: the application has granted credit.
+    pub const fn is_controlled(&self) -> bool {
+        self.granted.is_some()
+    }
+
+    /// Whether the application has said that it accepts upgrades (`docs/upgrade.md`).
+    pub const fn offers_upgrade(&self) -> bool {
+        self.upgrades
     }
 
     /// Lowers [`Config::requests`] to what the application takes, as [`Event::Values`] says. Requests
@@ -258,13 +287,26 @@ impl Connection {
             credit: 0,
         };
         if let Some(granted) = self.granted {
-            let window = credit::clamp(self.config.receive_buffer);
+            let window = self.windows.begin(credit::clamp(self.config.window));
             request.flow = Some(Flow::new(granted, window));
             body.flags |= FLOW_CONTROL;
             body.credit = window;
         }
         self.writer
             .record(RecordType::BeginRequest, Some(handle.id()), &body.encode());
+        Ok(())
+    }
+
+    /// Tells the application that the request may become a tunnel (`docs/upgrade.md`), by a
+    /// parameter. Between [`Connection::begin`] and the end of PARAMS.
+    pub fn offer_upgrade(&mut self, handle: Handle) -> Result<(), Gone> {
+        let request = self.table.get(handle)?;
+        if request.phase == Phase::Active && request.params == Sent::Open {
+            let mut pair = Vec::new();
+            encode_pair(&mut pair, UPGRADE, b"1");
+            self.writer
+                .record(RecordType::Params, Some(handle.id()), &pair);
+        }
         Ok(())
     }
 
@@ -374,12 +416,18 @@ impl Connection {
         let emptied = request.stdout.len() == 0 && request.stderr.len() == 0;
         if let Some(flow) = &mut request.flow
             && request.phase == Phase::Active
-            && let Some(increment) = flow.consumed(count, emptied, &mut self.growth)
+            && let Some(increment) = flow.consumed(count, emptied, &mut self.windows)
         {
             let body = credit::encode(increment);
             self.writer
                 .record(RecordType::Credit, Some(handle.id()), &body);
         }
+    }
+
+    /// Whether the application has ended STDOUT, and all of that was taken.
+    pub fn is_at_end(&self, handle: Handle) -> bool {
+        (self.table.get(handle))
+            .is_ok_and(|request| request.stdout.len() == 0 && !request.stdout.is_open())
     }
 
     /// How the request ended: `None` while it has not.

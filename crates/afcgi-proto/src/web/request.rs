@@ -21,6 +21,7 @@ use crate::writer::Turn;
 ///                    └───────────────────────────────────────────────────── time-out ────┘
 /// ```
 ///
+/// A request that is closed gently drains for a while before ABORT_REQUEST is sent.
 /// A stalled request drains with its consumer still there, and then becomes `Ended`. When the
 /// connection is lost, each request with a consumer becomes `Ended`, and the others are removed.
 #[derive(Debug)]
@@ -38,13 +39,17 @@ pub(super) struct Request {
     pub(super) waited_for: bool,
     /// Whether the consumer has closed the request, so that nobody reads it.
     pub(super) closed: bool,
+    /// Whether it has kept the connection from being read.
+    pub(super) stalled: bool,
+    /// While it drains without having been aborted: bytes that may come before it is.
+    pub(super) linger: Option<usize>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
     Reserved,
     Active,
-    /// Given up: what comes is discarded, the id is held until END_REQUEST (R-12) or this time.
+    /// Given up, since this time: what comes is discarded, the id is held until END_REQUEST (R-12).
     Draining(Instant),
     /// `None`: the connection was lost before END_REQUEST came.
     Ended(Option<EndRequest>),
@@ -71,6 +76,8 @@ impl Request {
             stderr: Inbox::default(),
             waited_for: false,
             closed: false,
+            stalled: false,
+            linger: None,
         }
     }
 

@@ -20,12 +20,24 @@ impl Connection {
         assert!(draining == 0 || self.drain_check_at.is_some());
         assert!(self.active() <= usize::from(self.config.requests));
         assert!(self.table.len() <= 2 * usize::from(self.config.requests));
+        let stalled = (self.table.iter())
+            .filter(|(_, request)| request.stalled)
+            .count();
+        assert_eq!(self.stalled, stalled);
+        let lingers = |handle| (self.lingering.iter()).any(|&(_, lingering)| lingering == handle);
         for (handle, request) in self.table.iter() {
+            assert!(request.linger.is_none() || (request.closed && lingers(handle)));
             // Whoever holds an id is found under it, and nobody else is.
             let holds = !matches!(request.phase, Phase::Ended(_));
             assert_eq!(self.table.find(handle.id()) == Some(handle), holds);
             let held = request.stdout.len() + request.stderr.len();
-            assert!(held <= self.config.receive_buffer.max(self.config.window_most));
+            assert!(
+                held <= self
+                    .config
+                    .receive_buffer
+                    .max(self.config.window)
+                    .max(self.config.window_most)
+            );
         }
     }
 }
@@ -42,8 +54,10 @@ fn run(seed: u64) {
     let config = Config {
         requests: rng.u16(1..6),
         receive_buffer: 50,
+        window: rng.usize(0..80),
         window_most: rng.usize(0..200),
-        windows_grow: rng.usize(0..300),
+        windows_total: rng.usize(0..2000),
+        linger_bytes: rng.usize(0..100),
         drain_timeout: Duration::from_secs(rng.u64(20..10_000)),
         output_buffer: 200,
         output_turn: 60,
@@ -94,7 +108,8 @@ fn run(seed: u64) {
                 let most = rng.usize(1..60);
                 match rng.u8(0..10) {
                     0 | 1 => _ = connection.begin(handle, Role::Responder),
-                    2 => connection.close(handle, now),
+                    2 if rng.bool() => connection.close(handle, now),
+                    2 => connection.close_gently(handle, now),
                     3 => _ = connection.write(handle, Output::Params, &content),
                     4 => _ = connection.write(handle, Output::Stdin, &content),
                     5 => _ = connection.end(handle, Output::Params),

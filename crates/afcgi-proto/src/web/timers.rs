@@ -17,8 +17,9 @@ impl Connection {
             .filter(|blocked| blocked.shared && self.is_blocked())
             .and_then(|blocked| blocked.since.checked_add(self.config.stall_timeout));
         let drain = self.drain_check_at.filter(|_| self.draining > 0);
+        let linger = self.lingering.front().map(|&(at, _)| at);
         let release = self.writer.release_at(now);
-        [stall, drain, release].into_iter().flatten().min()
+        [stall, drain, linger, release].into_iter().flatten().min()
     }
 
     /// Does what is due.
@@ -32,6 +33,14 @@ impl Connection {
         {
             self.blocked = None;
             self.give_up(blocked.handle, Broken::Stalled, now);
+        }
+        while let Some(&(at, handle)) = self.lingering.front()
+            && at <= now
+        {
+            self.lingering.pop_front();
+            if (self.table.get(handle)).is_ok_and(|request| request.linger.is_some()) {
+                self.send_abort(handle);
+            }
         }
         if self.drain_check_at.is_some_and(|at| at <= now) {
             self.give_up_draining(now);

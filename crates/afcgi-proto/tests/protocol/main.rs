@@ -6,6 +6,7 @@ mod fairness;
 mod flow;
 mod hostile;
 mod limits;
+mod linger;
 mod operations;
 mod properties;
 mod relay;

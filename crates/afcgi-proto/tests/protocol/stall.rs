@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use afcgi_proto::inbox::{Broken, Read};
-use afcgi_proto::{Handle, app, web};
+use afcgi_proto::{BeginError, Handle, app, web};
 use afcgi_testkit::record::{self, code};
 
 use crate::support::{App, Web, content};
@@ -104,24 +104,53 @@ fn web_closed_just_before_the_deadline_is_aborted_once() {
 }
 
 #[test]
-fn web_alone_nobody_is_held_up_and_time_begins_with_the_second() {
+fn web_alone_nobody_is_held_up_and_nobody_comes() {
     let mut web = Web::with(web::Config {
         receive_buffer: 100,
         ..web::Config::default()
     });
-    web.request();
+    let slow = web.request();
     let record = record::record(code::STDOUT, 1, &[7; 150]);
     assert_eq!(web.conn.receive(web.now, &record), Ok(108));
     web.output();
     assert_eq!(web.conn.deadline(web.now), None);
+    assert!(web.conn.is_stalled() && !web.conn.has_room());
+    assert_eq!(web.conn.open(), Err(BeginError::Full));
     web.pass(3600 * SECOND);
-    web.request();
-    web.output();
-    web.pass(Duration::ZERO);
-    assert_eq!(web.output(), b"", "the second request came just now");
-    assert_eq!(web.conn.deadline(web.now), Some(web.now + 10 * SECOND));
-    web.pass(10 * SECOND);
-    assert_eq!(record::outline(&web.output()), [(code::ABORT, 1, 0)]);
+    assert_eq!(web.output(), b"");
+    assert_eq!(web.events(), [web::Event::Stalled(slow)]);
+    // Not even when it reads on, since it may stop again.
+    web.stdout(slow);
+    web.feed(&record[108..]);
+    assert!(!web.conn.is_blocked() && !web.conn.has_room());
+    web.events();
+    web.feed(record::response(1, b""));
+    assert!(web.conn.has_room());
+    assert!(web.events().contains(&web::Event::Released));
+}
+
+#[test]
+fn web_is_told_of_each_that_stalls_once() {
+    let (mut web, [slow, fast], mut rest) = stalled_web();
+    assert_eq!(web.events(), [web::Event::Stalled(slow)]);
+    rest.extend(record::record(code::STDOUT, 1, &[7; 300]));
+    rest.extend(record::record(code::STDOUT, 2, &[8; 300]));
+    let mut stalls = Vec::new();
+    for _ in 0..100 {
+        for handle in [slow, fast] {
+            web.conn.read(handle, web::Input::Stdout, 60).unwrap();
+        }
+        let taken = web.conn.receive(web.now, &rest).unwrap();
+        rest.drain(..taken);
+        stalls.extend(web.events());
+    }
+    stalls.retain(|event| matches!(event, web::Event::Stalled(_)));
+    assert_eq!(stalls, [web::Event::Stalled(fast)]);
+    // One of the two that ends is not enough.
+    web.feed(record::response(1, b""));
+    assert!(!web.conn.has_room());
+    web.close(fast);
+    assert!(web.conn.has_room());
 }
 
 #[test]
@@ -160,7 +189,12 @@ fn web_an_abandoned_wait_wakes_the_writer() {
     let record = record::record(code::STDOUT, 1, &[7; 150]);
     assert_eq!(web.conn.receive(web.now, &record), Ok(108));
     web.pass(10 * SECOND);
-    assert_eq!(web.events(), [web::Event::Writable(slow)]);
+    let told = [
+        web::Event::Stalled(slow),
+        web::Event::Released,
+        web::Event::Writable(slow),
+    ];
+    assert_eq!(web.events(), told);
     let sent = web.conn.write(slow, web::Output::Stdin, &body).unwrap();
     assert_eq!(sent, body.len(), "taken and dropped");
 }

@@ -50,8 +50,10 @@ impl World {
             output_buffer: rng.usize(1..5000),
             output_turn: rng.usize(1..1000),
             flow_control: rng.bool(),
+            window: rng.usize(0..5000),
             window_most: rng.usize(0..20_000),
-            windows_grow: rng.usize(0..50_000),
+            windows_total: rng.usize(0..100_000),
+            linger_bytes: rng.usize(0..5000),
             ..web::Config::default()
         };
         let app_config = app::Config {
@@ -153,7 +155,7 @@ impl World {
             let (handle, read) = match event {
                 web::Event::Readable(handle) => (handle, true),
                 web::Event::Writable(handle) => (handle, false),
-                web::Event::Released => continue,
+                web::Event::Released | web::Event::Stalled(_) => continue,
                 web::Event::Values(values) => {
                     assert!(std::mem::take(&mut self.probing));
                     assert_eq!(values.mpxs_conns, Some(true));
@@ -284,6 +286,10 @@ impl World {
     fn close(&mut self, index: usize) {
         let job = self.jobs.swap_remove(index);
         let id = job.handle.id().get();
+        if job.sent && self.rng.bool() {
+            self.pair.web.close_gently(job.handle, self.pair.now);
+            return;
+        }
         if self.held.get(&id) == Some(&job.key) {
             self.aborted.insert(id);
         }
@@ -381,11 +387,12 @@ impl World {
                 held <= self
                     .web_config
                     .receive_buffer
+                    .max(self.web_config.window)
                     .max(self.web_config.window_most)
             );
         }
         let web = &self.web_config;
-        let get_values = 60;
+        let get_values = 90;
         let most = web.output_buffer + web.output_turn + 128 * usize::from(web.requests);
         assert!(self.pair.web.transmit().len() <= most + get_values);
         let app = &self.app_config;
@@ -423,10 +430,11 @@ impl World {
         self.check_limits();
     }
 
-    /// Everybody does what there is to do, and no time passes.
+    /// Everybody does what there is to do, and no time passes but what requests linger.
     fn finish(&mut self) {
         self.patient = true;
         let mut progress = true;
+        let mut lingered = false;
         while progress {
             progress = self.open();
             self.events();
@@ -439,6 +447,11 @@ impl World {
             progress |= self.pair.settle().unwrap() > 0;
             self.understand();
             self.check_limits();
+            if !progress && self.pair.web.draining() > 0 && !std::mem::replace(&mut lingered, true)
+            {
+                self.pass(self.web_config.linger_time);
+                progress = true;
+            }
         }
         assert_eq!(self.next_key, self.last_key, "all were opened");
         assert_eq!(

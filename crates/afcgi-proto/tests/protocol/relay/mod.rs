@@ -2,6 +2,7 @@
 //! size, and reads records with id 1 into buffers of any size.
 
 mod stock;
+mod upgrade;
 
 use afcgi_proto::inbox::Broken;
 use afcgi_proto::relay::{Recv, Relay, RelayError};

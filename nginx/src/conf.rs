@@ -1,60 +1,174 @@
 //! The parameters of `fastcgi_multiplex` in an `upstream` block.
 
-/// What an operator may set for the shared connections to an address.
+use std::time::Duration;
+
+use afcgi_proto::web::Config;
+
+/// What an operator may set for the connections to an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Settings {
     /// Shared connections per worker and address.
     pub(crate) connections: u16,
     /// Requests that one connection carries at a time. An application may ask for less (R-40).
     pub(crate) requests: u16,
+    /// Bytes of a response that the application may send ahead of its client, under flow control.
+    window: usize,
+    /// Bytes of all windows of a connection together.
+    memory: usize,
+    /// Bytes of a response that are held where there is no flow control.
+    buffer: usize,
+    /// How long a full buffer may hold up the other requests of its connection.
+    stall_timeout: Duration,
+    /// How long a shared connection is kept without a request.
+    pub(crate) idle_timeout: Duration,
+    /// The age at which a connection gets no more requests.
+    pub(crate) lifetime: Duration,
+    /// Requests after which a connection gets no more of them.
+    pub(crate) max_requests: u32,
 }
 
 impl Default for Settings {
     fn default() -> Self {
+        let config = Config::default();
         Self {
             connections: 1,
             requests: 16_384,
+            window: config.window,
+            memory: config.windows_total,
+            buffer: config.receive_buffer,
+            stall_timeout: config.stall_timeout,
+            idle_timeout: Duration::from_secs(60),
+            lifetime: Duration::from_secs(3600),
+            max_requests: u32::MAX,
         }
     }
 }
 
-/// The most shared connections that can be asked for.
-const MOST_CONNECTIONS: u16 = 1024;
+const KIB: usize = 1024;
+const MIB: usize = 1024 * KIB;
+const GIB: usize = 1024 * MIB;
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+/// nginx's own readers of sizes (`64k`) and times (`10s`), for which `None` is what is none.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Readers {
+    pub(crate) size: fn(&[u8]) -> Option<usize>,
+    pub(crate) time: fn(&[u8]) -> Option<Duration>,
+}
 
 impl Settings {
-    /// Reads `connections=N` and `requests=N`, each at most once. The error is for the operator.
-    pub(crate) fn parse<'a>(parameters: impl Iterator<Item = &'a [u8]>) -> Result<Self, String> {
-        let (mut connections, mut requests) = (None, None);
+    /// Reads the parameters, each given at most once. The error is for the operator.
+    pub(crate) fn parse<'a>(
+        parameters: impl Iterator<Item = &'a [u8]>,
+        readers: Readers,
+    ) -> Result<Self, String> {
+        let mut settings = Self::default();
+        let mut seen = Vec::new();
         for parameter in parameters {
             let shown = parameter.escape_ascii();
-            let (slot, value, most) =
-                if let Some(value) = parameter.strip_prefix(b"connections=".as_slice()) {
-                    (&mut connections, value, MOST_CONNECTIONS)
-                } else if let Some(value) = parameter.strip_prefix(b"requests=".as_slice()) {
-                    (&mut requests, value, u16::MAX)
-                } else {
-                    return Err(format!(
-                        "invalid parameter \"{shown}\": connections=N and requests=N are known"
-                    ));
-                };
-            let number = std::str::from_utf8(value)
-                .ok()
-                .filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()))
-                .and_then(|text| text.parse().ok())
-                .filter(|number| (1..=most).contains(number));
-            let Some(number) = number else {
-                return Err(format!(
-                    "invalid number in \"{shown}\": it must be from 1 to {most}"
-                ));
+            let equals = parameter.iter().position(|&byte| byte == b'=');
+            let Some((name, value)) = equals.and_then(|at| parameter.split_at_checked(at)) else {
+                return Err(format!("invalid parameter \"{shown}\": {KNOWN}"));
             };
-            if slot.replace(number).is_some() {
+            if seen.contains(&name) {
                 return Err(format!("duplicate parameter \"{shown}\""));
             }
+            seen.push(name);
+            settings
+                .set(name, value.get(1..).unwrap_or_default(), readers)
+                .map_err(|why| match why {
+                    Why::Unknown => format!("invalid parameter \"{shown}\": {KNOWN}"),
+                    Why::Value(wanted) => format!("invalid value in \"{shown}\": {wanted}"),
+                })?;
         }
-        let default = Self::default();
-        Ok(Self {
-            connections: connections.unwrap_or(default.connections),
-            requests: requests.unwrap_or(default.requests),
-        })
+        Ok(settings)
     }
+
+    fn set(&mut self, name: &[u8], value: &[u8], readers: Readers) -> Result<(), Why> {
+        let Readers { size, time } = readers;
+        match name {
+            b"connections" => {
+                let most = "it must be a number from 1 to 1024";
+                self.connections = within(number(value), 1, 1024, most)?;
+            }
+            b"requests" => {
+                let most = "it must be a number from 1 to 65535";
+                self.requests = within(number(value), 1, u16::MAX, most)?;
+            }
+            b"max_requests" => {
+                let most = "it must be a number from 1 to 4294967295";
+                self.max_requests = within(number(value), 1, u32::MAX, most)?;
+            }
+            b"window" => {
+                let most = "it must be a size from 4k to 1g";
+                self.window = within(size(value), 4 * KIB, GIB, most)?;
+            }
+            b"buffer" => {
+                let most = "it must be a size from 4k to 1g";
+                self.buffer = within(size(value), 4 * KIB, GIB, most)?;
+            }
+            b"memory" => {
+                let most = "it must be a size from 1m to 64g";
+                self.memory = within(size(value), MIB, 64 * GIB, most)?;
+            }
+            b"stall_timeout" => {
+                let most = "it must be a time from 1ms to 1d";
+                self.stall_timeout = within(time(value), Duration::from_millis(1), DAY, most)?;
+            }
+            b"idle_timeout" => {
+                let most = "it must be a time from 1ms to 1d";
+                self.idle_timeout = within(time(value), Duration::from_millis(1), DAY, most)?;
+            }
+            b"lifetime" => {
+                let most = "it must be a time from 1ms to 365d";
+                self.lifetime = within(time(value), Duration::from_millis(1), 365 * DAY, most)?;
+            }
+            _ => return Err(Why::Unknown),
+        }
+        Ok(())
+    }
+
+    /// The limits of a connection that carries so many requests.
+    pub(crate) fn connection(&self, requests: u16) -> Config {
+        let default = Config::default();
+        Config {
+            requests,
+            window: self.window,
+            window_most: default.window_most.max(self.window),
+            windows_total: self.memory,
+            receive_buffer: self.buffer,
+            stall_timeout: self.stall_timeout,
+            ..default
+        }
+    }
+}
+
+/// The names of the parameters, for those who have another.
+const KNOWN: &str = "connections=, requests=, window=, memory=, buffer=, stall_timeout=, \
+                     idle_timeout=, lifetime= and max_requests= are known";
+
+/// Why a parameter is no good.
+enum Why {
+    Unknown,
+    /// What its value must be.
+    Value(&'static str),
+}
+
+fn number<T: std::str::FromStr>(value: &[u8]) -> Option<T> {
+    std::str::from_utf8(value)
+        .ok()
+        .filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()))?
+        .parse()
+        .ok()
+}
+
+fn within<T: PartialOrd>(
+    value: Option<T>,
+    least: T,
+    most: T,
+    wanted: &'static str,
+) -> Result<T, Why> {
+    value
+        .filter(|value| (&least..=&most).contains(&value))
+        .ok_or(Why::Value(wanted))
 }

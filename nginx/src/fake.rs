@@ -13,6 +13,7 @@ pub(crate) struct Fake {
     pub(crate) connection: FakeConnection,
     /// The pool of its address.
     pub(crate) pool: usize,
+    pub(crate) wants: Wants,
     pub(crate) place: Place,
     /// When it came, or got its place.
     pub(crate) began: Instant,
@@ -20,6 +21,17 @@ pub(crate) struct Fake {
     pub(crate) blocked: bool,
     /// Whether anything of the response was given to nginx.
     pub(crate) answered: bool,
+    /// Whether the application refused it unprocessed.
+    pub(crate) refused: bool,
+}
+
+/// What there is to know of a request before it has a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Wants {
+    /// It has a body, which the application may leave unread.
+    pub(crate) body: bool,
+    /// Its client asks for an upgrade, and may have one.
+    pub(crate) upgrade: bool,
 }
 
 /// Where a request is.
@@ -51,4 +63,11 @@ pub(crate) enum Got {
     End,
     /// The response will not be complete.
     Failed,
+}
+
+/// What nginx is told of a request that it is done with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Freed {
+    /// The application refused it before any output: it was not processed.
+    pub(crate) refused: bool,
 }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use afcgi_proto::Values;
 
 use crate::conf::Settings;
+use crate::fake::Wants;
 use crate::ffi::sock::Target;
 
 /// For how long an application counts as one that does not multiplex, after it said so.
@@ -17,15 +18,17 @@ const SAID_NO: Duration = Duration::from_secs(300);
 /// The same, after it did not answer or refused: it may just have been busy.
 const SAID_NOTHING: Duration = Duration::from_secs(30);
 /// Most connections to a worker of an application without multiplexing that are kept idle.
-const MOST_IDLE: usize = 8;
+pub(crate) const MOST_IDLE: usize = 8;
 
 /// What is known of the application at an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
     /// It has not been asked: requests wait for its answer.
     Unknown,
-    /// The last answer was that it multiplexes.
-    Shared,
+    /// The last answer was that it multiplexes, with flow control or without. Without, a request with
+    /// a body gets a connection of its own: where nobody reads it, nothing else on its connection
+    /// would be read either.
+    Shared { controlled: bool },
     /// One request at a time and connection; asked again after `until`, while requests go on.
     Single { until: Instant, idle: usize },
 }
@@ -34,7 +37,9 @@ impl Verdict {
     /// The verdict that an answer to GET_VALUES gives.
     pub(crate) fn of(values: &Values, now: Instant, workers: usize) -> Self {
         if values.mpxs_conns == Some(true) && values.max_reqs != Some(1) {
-            return Self::Shared;
+            return Self::Shared {
+                controlled: values.flow_control.is_some(),
+            };
         }
         // An idle connection takes a process of the application: leave half of them to others.
         let idle = match values.max_conns {
@@ -69,6 +74,8 @@ pub(crate) struct Pool {
     pub(crate) opening: usize,
     /// Requests without a connection, in the order of their arrival.
     pub(crate) waiting: VecDeque<usize>,
+    /// Those that wait for a connection of their own, though others share one.
+    pub(crate) alone: VecDeque<usize>,
 }
 
 impl Pool {
@@ -81,6 +88,7 @@ impl Pool {
             idle: Vec::new(),
             opening: 0,
             waiting: VecDeque::new(),
+            alone: VecDeque::new(),
         }
     }
 
@@ -90,11 +98,45 @@ impl Pool {
             && self.idle.is_empty()
             && self.opening == 0
             && self.waiting.is_empty()
+            && self.alone.is_empty()
+    }
+
+    /// Whether a request needs a connection of its own.
+    pub(crate) fn isolates(&self, wants: Wants) -> bool {
+        match self.verdict {
+            Verdict::Unknown => false,
+            Verdict::Shared { controlled } => wants.body && !controlled,
+            Verdict::Single { .. } => true,
+        }
+    }
+
+    /// Requests that wait for connections of their own.
+    pub(crate) fn singles_wanted(&self) -> usize {
+        match self.verdict {
+            Verdict::Single { .. } => self.waiting.len() + self.alone.len(),
+            Verdict::Unknown | Verdict::Shared { .. } => self.alone.len(),
+        }
+    }
+
+    /// Whether requests wait for a place on a shared connection.
+    pub(crate) fn shared_wanted(&self) -> bool {
+        !matches!(self.verdict, Verdict::Single { .. }) && !self.waiting.is_empty()
+    }
+
+    /// Connections for one request at a time that have none, those being opened included.
+    pub(crate) fn singles(&self) -> usize {
+        self.opening + self.idle.len()
+    }
+
+    /// Takes a request out of the queues.
+    pub(crate) fn forget(&mut self, fake: usize) {
+        self.waiting.retain(|&waiting| waiting != fake);
+        self.alone.retain(|&waiting| waiting != fake);
     }
 
     /// Whether as many requests wait as would fill the connections a second time.
     pub(crate) fn is_full(&self) -> bool {
         let places = usize::from(self.settings.connections) * usize::from(self.settings.requests);
-        self.waiting.len() >= places
+        self.waiting.len() + self.alone.len() >= places
     }
 }

@@ -3,8 +3,9 @@
 use std::time::{Duration, Instant};
 
 use afcgi_proto::Handle;
-use afcgi_proto::web::{Config, Connection};
+use afcgi_proto::web::Connection;
 
+use crate::conf::Settings;
 use crate::ffi::sock::Sock;
 
 /// How long connecting may take. nginx's own `fastcgi_connect_timeout` bounds each request's wait.
@@ -50,17 +51,26 @@ pub(crate) struct Real {
     pub(crate) received_at: Instant,
     /// Until when it is kept without a request.
     pub(crate) idle_until: Option<Instant>,
+    /// When it is too old for further requests.
+    expires: Instant,
+    /// Requests that may still begin on it.
+    left: u32,
+    /// Until when the application has to show that it still reads the connection.
+    pub(crate) check_until: Option<Instant>,
 }
 
 impl Real {
-    pub(crate) fn new(sock: Sock, pool: usize, shared: bool, requests: u16, now: Instant) -> Self {
-        let config = Config {
-            requests,
-            ..Config::default()
-        };
+    pub(crate) fn new(
+        sock: Sock,
+        pool: usize,
+        shared: bool,
+        settings: &Settings,
+        now: Instant,
+    ) -> Self {
+        let requests = if shared { settings.requests } else { 1 };
         Self {
             sock: Some(sock),
-            connection: Connection::new(config),
+            connection: Connection::new(settings.connection(requests)),
             pool,
             state: State::Connecting {
                 until: now + CONNECT_WAIT,
@@ -72,6 +82,22 @@ impl Real {
             rest: Vec::new(),
             received_at: now,
             idle_until: None,
+            expires: now + settings.lifetime,
+            left: settings.max_requests,
+            check_until: None,
+        }
+    }
+
+    /// Whether it takes no new requests because of its age.
+    pub(crate) fn is_expired(&self, now: Instant) -> bool {
+        self.expires <= now
+    }
+
+    /// Asks the application for a sign that it reads the connection, if it has not been asked.
+    pub(crate) fn check(&mut self, now: Instant) {
+        if self.shared && self.state == State::Ready && self.check_until.is_none() {
+            self.check_until = Some(now + PROBE_WAIT);
+            self.connection.probe();
         }
     }
 
@@ -103,6 +129,10 @@ impl Real {
             self.live += 1;
         }
         self.idle_until = None;
+        self.left = self.left.saturating_sub(1);
+        if self.left == 0 {
+            self.connection.retire();
+        }
         self.mark_idle();
     }
 
@@ -138,7 +168,13 @@ impl Real {
             State::Connecting { until } | State::Probing { until } => Some(until),
             State::Ready => self.idle_until,
         };
-        let due = state.into_iter().chain(self.connection.deadline(now)).min();
+        let ages = self.shared && self.state == State::Ready && !self.connection.is_retired();
+        let expires = ages.then_some(self.expires);
+        let due = (state.into_iter())
+            .chain(self.check_until)
+            .chain(expires)
+            .chain(self.connection.deadline(now))
+            .min();
         if let (Some(sock), Some(due)) = (&self.sock, due) {
             sock.wake_at(now, due);
         }

@@ -12,7 +12,7 @@ use afcgi_proto::relay::{Recv, RelayError};
 use slab::Slab;
 
 use crate::conf::Settings;
-use crate::fake::{Fake, Got, Place};
+use crate::fake::{Fake, Freed, Got, Place, Wants};
 use crate::ffi::fake::FakeConnection;
 use crate::ffi::log::{self, Level};
 use crate::ffi::sock::{LogTo, Target};
@@ -88,6 +88,7 @@ impl Worker {
     pub(crate) fn open(
         &mut self,
         settings: Settings,
+        wants: Wants,
         is_target: impl Fn(&Target) -> bool,
         target: impl FnOnce() -> Target,
         log: LogTo,
@@ -97,25 +98,40 @@ impl Worker {
         if self.pools.get(pool).is_none_or(Pool::is_full) {
             return Opened::Full;
         }
-        let Some(fake) = self.new_fake(pool, now) else {
+        let Some(fake) = self.new_fake(pool, wants, now) else {
             return Opened::Refused;
         };
         if self.try_place(fake, now) {
             self.spread(pool, now);
             return self.opened(fake);
         }
-        if !self.grow(pool, 1, now, log) {
-            self.recycle(fake);
-            return Opened::Refused;
-        }
-        // An address on this machine may have connected at once.
-        if self.try_place(fake, now) {
-            return self.opened(fake);
-        }
+        let mut alone = false;
         if let Some(pool) = self.pools.get_mut(pool) {
-            pool.waiting.push_back(fake);
+            alone = pool.isolates(wants);
+            let queue = if alone {
+                &mut pool.alone
+            } else {
+                &mut pool.waiting
+            };
+            queue.push_back(fake);
         }
-        Opened::Waiting { fake }
+        let grown = self.grow(pool, now, log);
+        // An address on this machine may have connected at once.
+        let placed = self.try_place(fake, now);
+        let waits = if alone { grown.alone } else { grown.shared };
+        if (placed || !waits)
+            && let Some(pool) = self.pools.get_mut(pool)
+        {
+            pool.forget(fake);
+        }
+        if placed {
+            self.opened(fake)
+        } else if waits {
+            Opened::Waiting { fake }
+        } else {
+            self.recycle(fake);
+            Opened::Refused
+        }
     }
 
     fn opened(&self, fake: usize) -> Opened {
@@ -145,7 +161,7 @@ impl Worker {
         self.pools.insert(Pool::new(target(), settings))
     }
 
-    fn new_fake(&mut self, pool: usize, now: Instant) -> Option<usize> {
+    fn new_fake(&mut self, pool: usize, wants: Wants, now: Instant) -> Option<usize> {
         let entry = self.fakes.vacant_entry();
         let id = entry.key();
         let connection = match self.spare.pop() {
@@ -158,10 +174,12 @@ impl Worker {
         entry.insert(Fake {
             connection,
             pool,
+            wants,
             place: Place::Waiting,
             began: now,
             blocked: false,
             answered: false,
+            refused: false,
         });
         Some(id)
     }
@@ -204,6 +222,7 @@ impl Worker {
             let status = end.protocol_status;
             let text = format!("the application refused the request: {status:?}");
             fake.connection.log(Level::Error, 0, &text);
+            fake.refused = true;
             if status == ProtocolStatus::CantMpxConn
                 && let Some(pool) = self.pools.get_mut(fake.pool)
             {
@@ -213,13 +232,20 @@ impl Worker {
             }
             return Got::Failed;
         }
+        let mut text = [0; 1024];
+        let count = relay.read_stderr(&mut real.connection, &mut text);
+        if let Some(text) = text.get(..count).filter(|text| !text.is_empty()) {
+            let text = String::from_utf8_lossy(text);
+            let text = format!("the application wrote to STDERR: {}", text.trim_end());
+            fake.connection.log(Level::Error, 0, &text);
+        }
         let got = match relay.recv(&mut real.connection, out) {
             Recv::Bytes(count) => {
                 fake.answered = true;
-                let ended = real.connection.ended(handle) != Ok(None);
                 Got::Bytes {
                     count,
-                    more: count == out.len() || ended,
+                    // Where all of the buffer was filled only another read finds out.
+                    more: count == out.len() || relay.is_ready(&real.connection),
                 }
             }
             Recv::Pending => Got::Again,
@@ -272,16 +298,39 @@ impl Worker {
         }
     }
 
-    /// nginx is done with a request.
-    pub(crate) fn free(&mut self, id: usize) {
+    /// nginx has read the head of a response that upgrades the request. `false`: the application was
+    /// not offered that.
+    pub(crate) fn accept_upgrade(&mut self, id: usize) -> bool {
+        match self.fakes.get_mut(id).map(|fake| &mut fake.place) {
+            Some(Place::On { relay, .. }) => relay.accept(),
+            _ => false,
+        }
+    }
+
+    /// nginx has read the head of another response.
+    pub(crate) fn decline_upgrade(&mut self, id: usize) {
+        if let Some(Place::On { real, relay }) = self.fakes.get_mut(id).map(|fake| &mut fake.place)
+            && let Some(real) = self.reals.get_mut(*real)
+        {
+            relay.decline(&mut real.connection);
+            real.flush_soon();
+        }
+    }
+
+    /// nginx is done with a request; `gently`: it has all that it wants of the response, which may
+    /// end soon by itself.
+    pub(crate) fn free(&mut self, id: usize, gently: bool) -> Freed {
         let Some(fake) = self.recycle(id) else {
-            return;
+            return Freed::default();
         };
         let now = Instant::now();
+        let freed = Freed {
+            refused: fake.refused,
+        };
         match fake.place {
             Place::Waiting => {
                 if let Some(pool) = self.pools.get_mut(fake.pool) {
-                    pool.waiting.retain(|&waiting| waiting != id);
+                    pool.forget(id);
                 }
             }
             Place::Failed(_) => {}
@@ -291,15 +340,24 @@ impl Worker {
             } => {
                 if let Some(real) = self.reals.get_mut(real_id) {
                     real.take(relay.handle());
-                    relay.close(&mut real.connection, now);
-                    // Nobody has heard of the application since the request began: it may hang, or
-                    // be gone without a word.
-                    if fake.connection.timed_out() && real.received_at <= fake.began {
-                        log::line(
-                            Level::Warning,
-                            "a connection is given up on which a request timed out and nothing came",
-                        );
-                        real.connection.retire();
+                    if gently && fake.answered {
+                        relay.close_gently(&mut real.connection, now);
+                    } else {
+                        relay.close(&mut real.connection, now);
+                    }
+                    if fake.connection.timed_out() {
+                        if real.received_at <= fake.began {
+                            // Nobody has heard of the application since the request began: it may
+                            // hang, or be gone without a word.
+                            log::line(
+                                Level::Warning,
+                                "a connection is given up on which a request timed out and nothing came",
+                            );
+                            real.connection.retire();
+                        } else {
+                            // Others were answered meanwhile, perhaps a while ago.
+                            real.check(now);
+                        }
                     }
                     self.settle(real_id, now);
                 }
@@ -308,5 +366,6 @@ impl Worker {
         if self.spare.len() < SPARE {
             self.spare.push(fake.connection);
         }
+        freed
     }
 }

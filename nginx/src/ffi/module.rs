@@ -3,6 +3,7 @@
 use std::ffi::{c_char, c_void};
 use std::ptr;
 use std::slice;
+use std::time::Duration;
 
 use nginx_sys::{
     NGX_CONF_ANY, NGX_CONF_FLAG, NGX_HTTP_LIF_CONF, NGX_HTTP_LOC_CONF, NGX_HTTP_LOC_CONF_OFFSET,
@@ -10,24 +11,22 @@ use nginx_sys::{
     NGX_HTTP_UPS_CONF, NGX_USE_CLEAR_EVENT, ngx_command_t, ngx_conf_log_error,
     ngx_conf_set_flag_slot, ngx_conf_t, ngx_cycle_t, ngx_event_flags, ngx_flag_t,
     ngx_http_conf_ctx_t, ngx_http_module_t, ngx_http_request_t, ngx_http_upstream_main_conf_t,
-    ngx_http_upstream_module, ngx_http_upstream_srv_conf_t, ngx_int_t, ngx_module_t, ngx_pcalloc,
-    ngx_pool_cleanup_add, ngx_str_t, ngx_uint_t,
+    ngx_http_upstream_module, ngx_http_upstream_srv_conf_t, ngx_int_t, ngx_module_t,
+    ngx_parse_offset, ngx_parse_time, ngx_pcalloc, ngx_pool_cleanup_add, ngx_str_t, ngx_uint_t,
 };
 
 use super::log::{self, Level};
 use super::upstream::Hooks;
-use super::{ERROR, OK, fence};
-use crate::conf::Settings;
+use super::{ERROR, OK, fence, sock};
+use crate::conf::{Readers, Settings};
 use crate::worker;
 
 /// What nginx shows as the value of an unset flag.
 const UNSET: ngx_flag_t = -1;
 
-/// What an `upstream` block says. All zero: nothing.
-#[repr(C)]
+/// What an `upstream` block says.
 struct UpstreamConf {
-    connections: u16,
-    requests: u16,
+    settings: Option<Settings>,
 }
 
 /// What a location says.
@@ -88,8 +87,15 @@ unsafe extern "C" fn create_main(cf: *mut ngx_conf_t) -> *mut c_void {
 }
 
 unsafe extern "C" fn create_upstream(cf: *mut ngx_conf_t) -> *mut c_void {
-    // SAFETY: nginx gives a configuration with a pool, which outlives it.
-    unsafe { ngx_pcalloc((*cf).pool, size_of::<UpstreamConf>()) }
+    // SAFETY: nginx gives a configuration with a pool, which outlives it; what was allocated has the
+    // size that is written, and nginx's pools align for every scalar.
+    unsafe {
+        let conf = ngx_pcalloc((*cf).pool, size_of::<UpstreamConf>()).cast::<UpstreamConf>();
+        if !conf.is_null() {
+            conf.write(UpstreamConf { settings: None });
+        }
+        conf.cast()
+    }
 }
 
 unsafe extern "C" fn create_location(cf: *mut ngx_conf_t) -> *mut c_void {
@@ -123,7 +129,23 @@ fn conf_error() -> *mut c_char {
     ptr::without_provenance_mut(ERROR.cast_unsigned())
 }
 
-/// `fastcgi_multiplex [connections=N] [requests=N];` in an `upstream` block.
+/// nginx's reader of sizes.
+fn read_size(value: &[u8]) -> Option<usize> {
+    let mut text = sock::text(value);
+    // SAFETY: a string of nginx's, which it only reads.
+    let size = unsafe { ngx_parse_offset(&raw mut text) };
+    usize::try_from(size).ok()
+}
+
+/// nginx's reader of times, in milliseconds.
+fn read_time(value: &[u8]) -> Option<Duration> {
+    let mut text = sock::text(value);
+    // SAFETY: a string of nginx's, which it only reads.
+    let time = unsafe { ngx_parse_time(&raw mut text, 0) };
+    u64::try_from(time).ok().map(Duration::from_millis)
+}
+
+/// `fastcgi_multiplex [NAME=VALUE ...];` in an `upstream` block.
 unsafe extern "C" fn set_upstream(
     cf: *mut ngx_conf_t,
     _command: *mut ngx_command_t,
@@ -138,7 +160,7 @@ unsafe extern "C" fn set_upstream(
                 slice::from_raw_parts((*words).elts.cast::<ngx_str_t>(), (*words).nelts),
             )
         };
-        if conf.connections != 0 {
+        if conf.settings.is_some() {
             return c"is duplicate".as_ptr().cast_mut();
         }
         let words = words
@@ -146,10 +168,13 @@ unsafe extern "C" fn set_upstream(
             .skip(1)
             // SAFETY: a word is so many bytes.
             .map(|word| unsafe { slice::from_raw_parts(word.data, word.len) });
-        match Settings::parse(words) {
+        let readers = Readers {
+            size: read_size,
+            time: read_time,
+        };
+        match Settings::parse(words, readers) {
             Ok(settings) => {
-                conf.connections = settings.connections;
-                conf.requests = settings.requests;
+                conf.settings = Some(settings);
                 ptr::null_mut()
             }
             Err(text) => {
@@ -194,11 +219,7 @@ unsafe extern "C" fn postconfiguration(cf: *mut ngx_conf_t) -> ngx_int_t {
                 // An upstream without a block has no configuration of its own.
                 let said = (!confs.is_null())
                     .then(|| &*(*confs.add(ours)).cast::<UpstreamConf>())
-                    .filter(|conf| conf.connections != 0)
-                    .map(|conf| Settings {
-                        connections: conf.connections,
-                        requests: conf.requests,
-                    });
+                    .and_then(|conf| conf.settings);
                 hooks.wrap(upstream, said);
             }
         }

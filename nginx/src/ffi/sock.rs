@@ -346,7 +346,7 @@ impl Drop for Sock {
 }
 
 /// A string of nginx's over bytes that it does not change.
-fn text(bytes: &[u8]) -> ngx_str_t {
+pub(super) fn text(bytes: &[u8]) -> ngx_str_t {
     ngx_str_t {
         len: bytes.len(),
         data: bytes.as_ptr().cast_mut(),

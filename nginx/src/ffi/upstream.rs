@@ -5,15 +5,18 @@ use std::ffi::c_void;
 use std::slice;
 
 use nginx_sys::{
-    ngx_connection_t, ngx_event_free_peer_pt, ngx_event_get_peer_pt, ngx_event_notify_peer_pt,
-    ngx_http_request_t, ngx_http_upstream_init_peer_pt, ngx_http_upstream_srv_conf_t, ngx_int_t,
-    ngx_module_t, ngx_palloc, ngx_peer_connection_t, ngx_uint_t, sockaddr,
+    NGX_HTTP_SWITCHING_PROTOCOLS, NGX_HTTP_UPSTREAM_INVALID_HEADER, NGX_HTTP_VERSION_11,
+    NGX_PEER_NEXT, ngx_connection_t, ngx_event_free_peer_pt, ngx_event_get_peer_pt,
+    ngx_event_notify_peer_pt, ngx_http_request_t, ngx_http_upstream_init_peer_pt,
+    ngx_http_upstream_srv_conf_t, ngx_int_t, ngx_module_t, ngx_palloc, ngx_peer_connection_t,
+    ngx_uint_t, sockaddr,
 };
 
 use super::log::{self, Level};
 use super::sock::{LogTo, Target};
 use super::{AGAIN, BUSY, DECLINED, DONE, ERROR, OK, fence, module};
 use crate::conf::Settings;
+use crate::fake::Wants;
 use crate::worker::{self, Opened};
 
 unsafe extern "C" {
@@ -69,10 +72,88 @@ struct Peer {
     free: ngx_event_free_peer_pt,
     notify: ngx_event_notify_peer_pt,
     settings: Settings,
+    request: *mut ngx_http_request_t,
+    /// The upstream module's reader of response heads.
+    process_header: ProcessHeader,
+    wants: Wants,
+    /// Whether the application refused the request unprocessed, and another is to be asked.
+    resend: bool,
     /// The number and the address of the fake connection, while there is one.
     fake: Option<(usize, *mut ngx_connection_t)>,
     /// Whether nginx was told of a kept connection, which gives it one more try.
     told: bool,
+}
+
+type ProcessHeader = Option<unsafe extern "C" fn(*mut ngx_http_request_t) -> ngx_int_t>;
+
+/// What is known of a request.
+///
+/// Safety: it is valid, and has an upstream.
+unsafe fn wants(r: *mut ngx_http_request_t) -> Wants {
+    // SAFETY: the caller's word; headers that a request has are in its memory.
+    unsafe {
+        let headers = &(*r).headers_in;
+        let has_body = headers.content_length_n > 0 || headers.chunked() != 0;
+        let asks = (headers.connection.as_ref())
+            .is_some_and(|header| names_upgrade(header.value.as_bytes()));
+        Wants {
+            body: has_body && (*(*(*r).upstream).conf).pass_request_body != 0,
+            upgrade: !has_body
+                && asks
+                && !headers.upgrade.is_null()
+                && r == (*r).main
+                && (*r).http_version == NGX_HTTP_VERSION_11 as ngx_uint_t,
+        }
+    }
+}
+
+/// Whether a `Connection` header has the option `upgrade` (RFC 9110 section 7.8).
+fn names_upgrade(connection: &[u8]) -> bool {
+    connection
+        .split(|&byte| byte == b',')
+        .any(|option| option.trim_ascii().eq_ignore_ascii_case(b"upgrade"))
+}
+
+/// Before the upstream module's reader of response heads: a head with status 101 makes the request a
+/// tunnel, if that was offered.
+unsafe extern "C" fn process_header(r: *mut ngx_http_request_t) -> ngx_int_t {
+    fence(ERROR, || {
+        // SAFETY: nginx calls this for a request whose upstream `init` has set up.
+        let (u, ours) = unsafe {
+            let u = (*r).upstream;
+            (u, &*(*u).peer.data.cast::<Peer>())
+        };
+        let Some(before) = ours.process_header else {
+            return ERROR;
+        };
+        // SAFETY: what nginx would have called, with what it would have given.
+        let rc = unsafe { before(r) };
+        let Some((fake, _)) = ours.fake else {
+            // A response from the cache.
+            return rc;
+        };
+        if rc != OK {
+            return rc;
+        }
+        // SAFETY: as above.
+        let status = unsafe { (*u).headers_in.status_n };
+        if status != NGX_HTTP_SWITCHING_PROTOCOLS as ngx_uint_t {
+            if ours.wants.upgrade {
+                worker::with(|worker| worker.decline_upgrade(fake));
+            }
+            return OK;
+        }
+        if worker::with(|worker| worker.accept_upgrade(fake)) != Some(true) {
+            // SAFETY: a request has a connection, and that a log.
+            let to = unsafe { (*(*r).connection).log };
+            let text = "the application answers 101 to a request that was not offered an upgrade";
+            log::line_to(to, Level::Error, 0, text);
+            return NGX_HTTP_UPSTREAM_INVALID_HEADER as ngx_int_t;
+        }
+        // SAFETY: as above.
+        unsafe { (*u).set_upgrade(1) };
+        OK
+    })
 }
 
 /// Before `peer.init` of every upstream.
@@ -112,7 +193,9 @@ unsafe extern "C" fn init(
         }
         // SAFETY: as above; the memory is the request's, and of that size.
         unsafe {
-            let peer = &mut (*(*r).upstream).peer;
+            let u = (*r).upstream;
+            let wants = wants(r);
+            let peer = &mut (*u).peer;
             let ours = ngx_palloc((*r).pool, size_of::<Peer>()).cast::<Peer>();
             if ours.is_null() {
                 return ERROR;
@@ -123,9 +206,14 @@ unsafe extern "C" fn init(
                 free: peer.free,
                 notify: peer.notify,
                 settings,
+                request: r,
+                process_header: (*u).process_header,
+                wants,
+                resend: false,
                 fake: None,
                 told: false,
             });
+            (*u).process_header = Some(process_header);
             peer.data = ours.cast();
             peer.get = Some(get);
             peer.free = Some(free);
@@ -174,6 +262,7 @@ unsafe extern "C" fn get(pc: *mut ngx_peer_connection_t, data: *mut c_void) -> n
         let opened = worker::with(|worker| {
             let opened = worker.open(
                 ours.settings,
+                ours.wants,
                 |target| {
                     target.address == address
                         && target.local == local
@@ -204,6 +293,11 @@ unsafe extern "C" fn get(pc: *mut ngx_peer_connection_t, data: *mut c_void) -> n
                 pc.connection = connection;
                 pc.set_cached((used && !ours.told).into());
                 ours.told |= used;
+                if std::mem::take(&mut ours.resend) {
+                    // So that nginx begins anew what it has written.
+                    // SAFETY: the request of this peer, which has an upstream.
+                    unsafe { (*(*ours.request).upstream).set_request_sent(1) };
+                }
                 rc
             }
             Some(Err(BUSY)) => {
@@ -217,8 +311,24 @@ unsafe extern "C" fn get(pc: *mut ngx_peer_connection_t, data: *mut c_void) -> n
     })
 }
 
+/// Whether nginx has all that it wants of a response before that has ended: to HEAD only the head
+/// matters, and what comes with X-Accel-Redirect does not.
+///
+/// Safety: the request is valid, and has an upstream.
+unsafe fn is_satisfied(r: *const ngx_http_request_t) -> bool {
+    // SAFETY: the caller's word; a request has a connection.
+    unsafe {
+        (*(*r).connection).error() == 0
+            && ((*r).header_only() != 0 || !(*(*r).upstream).headers_in.x_accel_redirect.is_null())
+    }
+}
+
 /// nginx is done with the connection: the fake one is taken away, so that nobody closes or keeps it.
-unsafe extern "C" fn free(pc: *mut ngx_peer_connection_t, data: *mut c_void, state: ngx_uint_t) {
+unsafe extern "C" fn free(
+    pc: *mut ngx_peer_connection_t,
+    data: *mut c_void,
+    mut state: ngx_uint_t,
+) {
     // SAFETY: nginx gives back what `init` has set, with the peer that it belongs to.
     let (pc, ours) = unsafe { (&mut *pc, &mut *data.cast::<Peer>()) };
     fence((), || {
@@ -226,7 +336,21 @@ unsafe extern "C" fn free(pc: *mut ngx_peer_connection_t, data: *mut c_void, sta
             if pc.connection == connection {
                 pc.connection = std::ptr::null_mut();
             }
-            worker::with(|worker| worker.free(fake));
+            // SAFETY: the request of this peer, which has an upstream.
+            let gently = unsafe { is_satisfied(ours.request) };
+            let freed = worker::with(|worker| worker.free(fake, gently)).unwrap_or_default();
+            if freed.refused {
+                // It works, and is busy: no failure that the balancer should count.
+                state = NGX_PEER_NEXT as ngx_uint_t;
+                // SAFETY: as above. What was not processed may be sent again whatever its method
+                // if nginx still has all of it.
+                unsafe {
+                    if (*ours.request).request_body_no_buffering() == 0 {
+                        (*(*ours.request).upstream).set_request_sent(0);
+                        ours.resend = true;
+                    }
+                }
+            }
         }
     });
     if let Some(before) = ours.free {

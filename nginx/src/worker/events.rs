@@ -9,7 +9,7 @@ use super::Worker;
 use crate::ffi::log::{self, Level};
 use crate::ffi::sock::Io;
 use crate::ffi::{exiting, workers};
-use crate::pool::Verdict;
+use crate::pool::{MOST_IDLE, Verdict};
 use crate::real::{IDLE_WAIT, State};
 
 impl Worker {
@@ -186,6 +186,17 @@ impl Worker {
             }
             State::Connecting { .. } | State::Probing { .. } | State::Ready => {}
         }
+        if real.check_until.is_some_and(|until| until <= now) {
+            real.check_until = None;
+            real.connection.retire();
+            log::line(
+                Level::Warning,
+                "a connection is given up on which a request timed out and GET_VALUES is not answered",
+            );
+        }
+        if real.shared && real.state == State::Ready && real.is_expired(now) {
+            real.connection.retire();
+        }
         real.connection.handle_timeout(now);
         self.tell(id, now);
         self.settle(id, now);
@@ -240,13 +251,14 @@ impl Worker {
         let Some(real) = self.reals.get_mut(id) else {
             return;
         };
+        real.check_until = None;
         if !matches!(real.state, State::Probing { .. }) {
             return;
         }
         let pool = real.pool;
         real.state = State::Ready;
         let verdict = Verdict::of(values, now, workers());
-        if verdict == Verdict::Shared {
+        if matches!(verdict, Verdict::Shared { .. }) {
             let most = values
                 .max_reqs
                 .map_or(u16::MAX, |most| u16::try_from(most).unwrap_or(u16::MAX));
@@ -283,12 +295,21 @@ impl Worker {
             return;
         }
         real.flush_soon();
+        if real.shared
+            && real.live == 0
+            && real.state == State::Ready
+            && real.connection.active() == 0
+            && real.idle_until.is_none()
+            && let Some(pool) = self.pools.get(real.pool)
+        {
+            real.idle_until = Some(now + pool.settings.idle_timeout);
+        }
         real.arm(now);
         self.trim(id, now);
     }
 
     /// A connection that takes no new requests is not to be found for one.
-    fn drop_retired(&mut self, id: usize) {
+    pub(super) fn drop_retired(&mut self, id: usize) {
         if let Some(real) = self.reals.get(id)
             && let Some(pool) = self.pools.get_mut(real.pool)
             && real.shared
@@ -304,7 +325,16 @@ impl Worker {
         let Some(real) = self.reals.get_mut(id) else {
             return;
         };
-        if real.shared || real.live > 0 || real.state != State::Ready || real.idle_until.is_some() {
+        if real.shared
+            || real.live > 0
+            || real.connection.active() > 0
+            || real.state != State::Ready
+            || real.idle_until.is_some()
+        {
+            return;
+        }
+        if real.is_expired(now) {
+            self.lose(id, now, 0);
             return;
         }
         let pool_id = real.pool;
@@ -323,7 +353,8 @@ impl Worker {
         }
         let most = match pool.verdict {
             Verdict::Single { idle, .. } => idle,
-            Verdict::Unknown | Verdict::Shared => 0,
+            Verdict::Shared { .. } => MOST_IDLE,
+            Verdict::Unknown => 0,
         };
         if pool.idle.len() > most {
             self.lose(id, now, 0);
@@ -366,8 +397,16 @@ impl Worker {
                 if !shared {
                     pool.opening = pool.opening.saturating_sub(1);
                 }
-                if pool.shared.is_empty() && pool.opening == 0 && pool.idle.is_empty() {
-                    self.fail_waiting(pool_id, errno);
+                let alone = pool.singles() == 0;
+                let waiting = match pool.verdict {
+                    Verdict::Single { .. } => alone && pool.shared.is_empty(),
+                    Verdict::Unknown | Verdict::Shared { .. } => pool.shared.is_empty(),
+                };
+                if waiting {
+                    self.fail_queue(pool_id, |pool| &mut pool.waiting, errno);
+                }
+                if alone {
+                    self.fail_queue(pool_id, |pool| &mut pool.alone, errno);
                 }
             }
             // It speaks, and closes at a GET_VALUES.

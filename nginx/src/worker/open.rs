@@ -1,24 +1,39 @@
 //! Which connection takes a request, and when another one is opened.
 
+use std::collections::VecDeque;
 use std::time::Instant;
 
 use afcgi_proto::relay::Relay;
 use afcgi_proto::web::Input;
 
 use super::Worker;
-use crate::fake::Place;
+use crate::fake::{Place, Wants};
 use crate::ffi::log::{self, Level};
 use crate::ffi::sock::{LogTo, Sock};
-use crate::pool::Verdict;
+use crate::pool::{Pool, Verdict};
 use crate::real::{Real, State};
+
+/// Shared connections of an address that may be held up by requests that stalled, beside those that
+/// take new ones.
+const MOST_STALLED: usize = 1024;
+
+/// Whether there is a connection to wait for, an open one or one that is being opened.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Grown {
+    /// For requests in the queue for shared connections.
+    pub(super) shared: bool,
+    /// For those that need one of their own.
+    pub(super) alone: bool,
+}
 
 impl Worker {
     /// Puts a request on a connection that has room for it.
     pub(super) fn try_place(&mut self, fake_id: usize, now: Instant) -> bool {
-        let Some(pool) = self.fakes.get(fake_id).map(|fake| fake.pool) else {
+        let Some((pool, wants)) = self.fakes.get(fake_id).map(|fake| (fake.pool, fake.wants))
+        else {
             return false;
         };
-        while let Some(real_id) = self.find(pool) {
+        while let Some(real_id) = self.find(pool, wants) {
             let Some(real) = self.reals.get_mut(real_id) else {
                 continue;
             };
@@ -29,13 +44,18 @@ impl Worker {
             // The request is to hear of an answer that comes before it has asked for one.
             let _ = real.connection.read_into(handle, Input::Stdout, &mut []);
             real.put(handle, fake_id);
+            let mut relay = Relay::new(handle);
+            if wants.upgrade {
+                relay = relay.with_upgrade();
+            }
             if let Some(fake) = self.fakes.get_mut(fake_id) {
                 fake.began = now;
                 fake.place = Place::On {
                     real: real_id,
-                    relay: Box::new(Relay::new(handle)),
+                    relay: Box::new(relay),
                 };
             }
+            self.drop_retired(real_id);
             return true;
         }
         false
@@ -43,15 +63,16 @@ impl Worker {
 
     /// The connection that the next request is to go to: of the shared ones the one with the fewest
     /// requests, of the others the one used last.
-    fn find(&mut self, pool_id: usize) -> Option<usize> {
+    fn find(&mut self, pool_id: usize, wants: Wants) -> Option<usize> {
         let Self { pools, reals, .. } = self;
         let pool = pools.get_mut(pool_id)?;
-        if !matches!(pool.verdict, Verdict::Single { .. }) {
+        if !pool.isolates(wants) {
             return pool
                 .shared
                 .iter()
                 .filter_map(|&id| Some((id, reals.get(id)?)))
                 .filter(|(_, real)| real.has_room())
+                .filter(|(_, real)| !wants.body || real.connection.is_controlled())
                 .min_by_key(|(_, real)| real.connection.active())
                 .map(|(id, _)| id);
         }
@@ -68,39 +89,38 @@ impl Worker {
         None
     }
 
-    /// Opens the connections that so many more requests need. `false`: there is none, and none is
-    /// being opened.
-    pub(super) fn grow(&mut self, pool_id: usize, more: usize, now: Instant, log: LogTo) -> bool {
+    /// Opens the connections that the requests in the queues need, and says whether those in either
+    /// queue have one to wait for.
+    pub(super) fn grow(&mut self, pool_id: usize, now: Instant, log: LogTo) -> Grown {
         let Some(pool) = self.pools.get(pool_id) else {
-            return false;
+            return Grown::default();
         };
-        let wanted = pool.waiting.len() + more;
-        match pool.verdict {
-            Verdict::Unknown | Verdict::Shared => {
-                if self.may_share(pool_id) {
-                    self.connect(pool_id, true, now, log);
-                }
-                self.pools
-                    .get(pool_id)
-                    .is_some_and(|pool| !pool.shared.is_empty() || pool.opening > 0)
+        let wanted = pool.singles_wanted();
+        let ask_again = match pool.verdict {
+            Verdict::Single { until, .. } => wanted > 0 && until <= now && pool.shared.is_empty(),
+            Verdict::Unknown | Verdict::Shared { .. } => {
+                pool.shared_wanted() && self.may_share(pool_id)
             }
-            Verdict::Single { until, .. } => {
-                if until <= now && pool.shared.is_empty() {
-                    self.connect(pool_id, true, now, log);
-                }
-                let has = |worker: &Self| {
-                    worker
-                        .pools
-                        .get(pool_id)
-                        .map_or(0, |pool| pool.opening + pool.idle.len())
-                };
-                while has(self) < wanted {
-                    if !self.connect(pool_id, false, now, log) {
-                        break;
-                    }
-                }
-                has(self) > 0
+        };
+        if ask_again {
+            self.connect(pool_id, true, now, log);
+        }
+        let has = |worker: &Self| worker.pools.get(pool_id).map_or(0, Pool::singles);
+        while has(self) < wanted {
+            if !self.connect(pool_id, false, now, log) {
+                break;
             }
+        }
+        let Some(pool) = self.pools.get(pool_id) else {
+            return Grown::default();
+        };
+        let alone = pool.singles() > 0;
+        Grown {
+            alone,
+            shared: match pool.verdict {
+                Verdict::Single { .. } => alone,
+                Verdict::Unknown | Verdict::Shared { .. } => !pool.shared.is_empty(),
+            },
         }
     }
 
@@ -111,16 +131,14 @@ impl Worker {
             return false;
         };
         let mut reals = pool.shared.iter().filter_map(|&id| self.reals.get(id));
-        let usable = pool
-            .shared
-            .iter()
+        let usable = (pool.shared.iter())
             .filter_map(|&id| self.reals.get(id))
-            .filter(|real| !real.connection.is_blocked())
+            .filter(|real| !real.connection.is_stalled())
             .count();
         let most = usize::from(pool.settings.connections);
         // A connection that is held up by one request gets a stand-in.
         usable < most
-            && pool.shared.len() < 2 * most
+            && pool.shared.len() < most + MOST_STALLED
             && reals.all(|real| real.state == State::Ready)
     }
 
@@ -129,7 +147,7 @@ impl Worker {
         let Some(pool) = self.pools.get(pool_id) else {
             return;
         };
-        let wanted = pool.verdict == Verdict::Shared
+        let wanted = matches!(pool.verdict, Verdict::Shared { .. })
             && pool.shared.len() < usize::from(pool.settings.connections);
         if wanted && self.may_share(pool_id) {
             self.connect(pool_id, true, now, LogTo::worker());
@@ -148,8 +166,7 @@ impl Worker {
             return false;
         };
         sock.set_idle(true);
-        let requests = if shared { pool.settings.requests } else { 1 };
-        let mut real = Real::new(sock, pool_id, shared, requests, now);
+        let mut real = Real::new(sock, pool_id, shared, &pool.settings, now);
         real.arm(now);
         entry.insert(real);
         if shared {
@@ -190,50 +207,86 @@ impl Worker {
 
     /// Gives the waiting requests of a pool their connections, as far as there are any.
     pub(super) fn serve(&mut self, pool_id: usize, now: Instant) {
+        loop {
+            self.serve_queue(pool_id, |pool| &mut pool.alone, now);
+            self.part(pool_id);
+            self.serve_queue(pool_id, |pool| &mut pool.waiting, now);
+            self.part(pool_id);
+            let Some(pool) = self.pools.get(pool_id) else {
+                return;
+            };
+            if pool.waiting.is_empty() && pool.alone.is_empty() {
+                return;
+            }
+            let grown = self.grow(pool_id, now, LogTo::worker());
+            if !grown.shared {
+                self.fail_queue(pool_id, |pool| &mut pool.waiting, 0);
+            }
+            if !grown.alone {
+                self.fail_queue(pool_id, |pool| &mut pool.alone, 0);
+            }
+            let connected_at_once = self
+                .pools
+                .get(pool_id)
+                .is_some_and(|pool| pool.singles_wanted() > 0 && !pool.idle.is_empty());
+            if !connected_at_once {
+                return;
+            }
+        }
+    }
+
+    /// Those at the head of the queue for shared connections that turn out to need connections of
+    /// their own get into the other queue.
+    fn part(&mut self, pool_id: usize) {
+        let Self { pools, fakes, .. } = self;
+        let Some(pool) = pools.get_mut(pool_id) else {
+            return;
+        };
+        if matches!(pool.verdict, Verdict::Single { .. }) {
+            return;
+        }
+        while let Some(&fake) = pool.waiting.front()
+            && (fakes.get(fake)).is_some_and(|fake| pool.isolates(fake.wants))
+        {
+            pool.waiting.pop_front();
+            pool.alone.push_back(fake);
+        }
+    }
+
+    fn serve_queue(
+        &mut self,
+        pool_id: usize,
+        queue: fn(&mut Pool) -> &mut VecDeque<usize>,
+        now: Instant,
+    ) {
         while let Some(&fake_id) = self
             .pools
-            .get(pool_id)
-            .and_then(|pool| pool.waiting.front())
+            .get_mut(pool_id)
+            .and_then(|pool| queue(pool).front())
         {
             if !self.try_place(fake_id, now) {
                 break;
             }
             if let Some(pool) = self.pools.get_mut(pool_id) {
-                pool.waiting.pop_front();
+                queue(pool).pop_front();
             }
             if let Some(fake) = self.fakes.get(fake_id) {
                 fake.connection.wake_write();
             }
         }
-        let waits = |worker: &Self| {
-            worker
-                .pools
-                .get(pool_id)
-                .is_some_and(|pool| !pool.waiting.is_empty())
-        };
-        if !waits(self) {
-            return;
-        }
-        if !self.grow(pool_id, 0, now, LogTo::worker()) {
-            self.fail_waiting(pool_id, 0);
-        } else if self.find_ready(pool_id) {
-            // Connected at once.
-            self.serve(pool_id, now);
-        }
     }
 
-    fn find_ready(&self, pool_id: usize) -> bool {
-        self.pools
-            .get(pool_id)
-            .is_some_and(|pool| !pool.idle.is_empty())
-    }
-
-    /// No connection can be had: every waiting request of the pool hears of it.
-    pub(super) fn fail_waiting(&mut self, pool_id: usize, errno: i32) {
+    /// No connection can be had: every request that waits in the queue hears of it.
+    pub(super) fn fail_queue(
+        &mut self,
+        pool_id: usize,
+        queue: fn(&mut Pool) -> &mut VecDeque<usize>,
+        errno: i32,
+    ) {
         let Some(pool) = self.pools.get_mut(pool_id) else {
             return;
         };
-        for fake_id in std::mem::take(&mut pool.waiting) {
+        for fake_id in std::mem::take(queue(pool)) {
             if let Some(fake) = self.fakes.get_mut(fake_id) {
                 fake.place = Place::Failed(errno);
                 // Not by a write: nginx would count the request as sent, and not try another server
@@ -248,10 +301,19 @@ impl Worker {
         let Some(pool) = self.pools.get_mut(pool_id) else {
             return;
         };
-        if std::mem::discriminant(&pool.verdict) != std::mem::discriminant(&verdict) {
+        let same = match (pool.verdict, verdict) {
+            (Verdict::Single { .. }, Verdict::Single { .. }) => true,
+            (before, now) => before == now,
+        };
+        if !same {
             let name = &pool.target.name;
             let text = match verdict {
-                Verdict::Shared => format!("{name} multiplexes: {why}"),
+                Verdict::Shared { controlled: true } => {
+                    format!("{name} multiplexes, with flow control: {why}")
+                }
+                Verdict::Shared { controlled: false } => {
+                    format!("{name} multiplexes, without flow control: {why}")
+                }
                 _ => format!("{name} gets one request per connection: {why}"),
             };
             log::line(Level::Notice, &text);

@@ -18,6 +18,8 @@ fn accepted() {
         "fastcgi_multiplex connections=2;",
         "fastcgi_multiplex requests=65535;",
         "fastcgi_multiplex requests=1 connections=1024;",
+        "fastcgi_multiplex window=64k memory=1m buffer=1g stall_timeout=500ms;",
+        "fastcgi_multiplex idle_timeout=1d lifetime=1h30m max_requests=4294967295;",
         "keepalive 4; fastcgi_multiplex;",
         "fastcgi_multiplex; keepalive 4;",
         "least_conn; fastcgi_multiplex;",
@@ -46,23 +48,23 @@ fn refused_with_a_clear_line() {
         ),
         (
             "fastcgi_multiplex connections=0;",
-            "invalid number in \"connections=0\": it must be from 1 to 1024",
+            "invalid value in \"connections=0\": it must be a number from 1 to 1024",
         ),
         (
             "fastcgi_multiplex requests=65536;",
-            "invalid number in \"requests=65536\": it must be from 1 to 65535",
+            "invalid value in \"requests=65536\": it must be a number from 1 to 65535",
         ),
         (
             "fastcgi_multiplex requests=-1;",
-            "invalid number in \"requests=-1\"",
+            "invalid value in \"requests=-1\"",
         ),
         (
             "fastcgi_multiplex requests=+1;",
-            "invalid number in \"requests=+1\"",
+            "invalid value in \"requests=+1\"",
         ),
         (
             "fastcgi_multiplex connections=;",
-            "invalid number in \"connections=\"",
+            "invalid value in \"connections=\"",
         ),
         (
             "fastcgi_multiplex requests=1 requests=2;",
@@ -70,7 +72,35 @@ fn refused_with_a_clear_line() {
         ),
         (
             "fastcgi_multiplex on;",
-            "invalid parameter \"on\": connections=N and requests=N are known",
+            "invalid parameter \"on\": connections=, requests=, window=",
+        ),
+        (
+            "fastcgi_multiplex window=4095;",
+            "invalid value in \"window=4095\": it must be a size from 4k to 1g",
+        ),
+        (
+            "fastcgi_multiplex buffer=lots;",
+            "invalid value in \"buffer=lots\": it must be a size from 4k to 1g",
+        ),
+        (
+            "fastcgi_multiplex memory=1023k;",
+            "invalid value in \"memory=1023k\": it must be a size from 1m to 64g",
+        ),
+        (
+            "fastcgi_multiplex stall_timeout=0;",
+            "invalid value in \"stall_timeout=0\": it must be a time from 1ms to 1d",
+        ),
+        (
+            "fastcgi_multiplex idle_timeout=2d;",
+            "invalid value in \"idle_timeout=2d\": it must be a time from 1ms to 1d",
+        ),
+        (
+            "fastcgi_multiplex lifetime=-1s;",
+            "invalid value in \"lifetime=-1s\": it must be a time from 1ms to 365d",
+        ),
+        (
+            "fastcgi_multiplex max_requests=0;",
+            "invalid value in \"max_requests=0\": it must be a number from 1 to 4294967295",
         ),
     ] {
         let (ok, text) = check(&upstream(directives));

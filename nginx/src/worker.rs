@@ -244,8 +244,7 @@ impl Worker {
                 fake.answered = true;
                 Got::Bytes {
                     count,
-                    // Where all of the buffer was filled only another read finds out.
-                    more: count == out.len() || relay.is_ready(&real.connection),
+                    more: relay.is_ready(&mut real.connection),
                 }
             }
             Recv::Pending => Got::Again,

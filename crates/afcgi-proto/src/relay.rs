@@ -158,9 +158,18 @@ impl Relay {
         self.upgrade == Upgrade::Open
     }
 
-    /// Whether another [`Relay::recv`] would give something now.
-    pub fn is_ready(&self, connection: &Connection) -> bool {
-        let readable = |input| connection.readable(self.handle, input).is_ok_and(|n| n > 0);
+    /// Whether another [`Relay::recv`] would give something now. If not,
+    /// [`Event::Readable`](crate::web::Event::Readable) follows.
+    pub fn is_ready(&self, connection: &mut Connection) -> bool {
+        let ready = self.has_something(connection);
+        if !ready {
+            let _ = connection.read_into(self.handle, Input::Stdout, &mut []);
+        }
+        ready
+    }
+
+    fn has_something(&self, connection: &Connection) -> bool {
+        let readable = |input| (connection.readable(self.handle, input)).is_ok_and(|n| n > 0);
         self.head_from < self.head_to
             || readable(Input::Stdout)
             || readable(Input::Stderr)

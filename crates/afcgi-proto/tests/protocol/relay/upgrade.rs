@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use afcgi_proto::inbox::Broken;
 use afcgi_proto::relay::{Recv, Relay};
+use afcgi_proto::web;
 use afcgi_testkit::record::{self, code};
 
 use super::stock::padded;
@@ -102,7 +103,11 @@ fn declined_stdin_ends_then() {
     assert_eq!(record::outline(&web.output()), [(code::STDIN, 1, 0)]);
     relay.decline(&mut web.conn);
     assert_eq!(web.output(), b"");
-    // From here on it is a request like any other.
+    // From here on it is a request like any other, and its client is told of more.
+    assert!(!relay.is_ready(&mut web.conn));
+    web.events();
+    web.feed(record::record(code::STDOUT, 1, b"a"));
+    assert_eq!(web.events(), [web::Event::Readable(relay.handle())]);
     web.feed(record::record(code::STDOUT, 1, b"more"));
     web.feed(record::response(1, b"!"));
     let rest = recv(&mut web, &mut relay, 4096);
@@ -131,7 +136,7 @@ fn until_the_head_is_read_no_read_crosses_the_end_of_a_record() {
         let mut seen = Vec::new();
         // Content that has come in several records may be one record for the client.
         while !seen.ends_with(b"Upgrade: x\r\n\r\nfirst second") {
-            assert!(relay.is_ready(&web.conn));
+            assert!(relay.is_ready(&mut web.conn));
             let part = recv(&mut web, &mut relay, most);
             let before = seen.len();
             seen.extend(part);
@@ -141,7 +146,10 @@ fn until_the_head_is_read_no_read_crosses_the_end_of_a_record() {
         assert!(relay.accept());
         web.feed(record::record(code::STDOUT, 1, b" third"));
         assert_eq!(recv(&mut web, &mut relay, 4096), b" third");
-        assert!(!relay.is_ready(&web.conn));
+        assert!(!relay.is_ready(&mut web.conn));
+        web.events();
+        web.feed(record::record(code::STDOUT, 1, b" fourth"));
+        assert_eq!(web.events(), [web::Event::Readable(relay.handle())]);
     }
 }
 
@@ -154,7 +162,7 @@ fn what_was_announced_and_not_read_follows_as_it_is() {
     let mut got = recv(&mut web, &mut relay, 8 + HEAD.len() + 100)[8 + HEAD.len()..].to_vec();
     assert!(relay.accept());
     while got.len() < payload.len() {
-        assert!(relay.is_ready(&web.conn));
+        assert!(relay.is_ready(&mut web.conn));
         got.extend(recv(&mut web, &mut relay, 4096));
     }
     assert_eq!(got, payload);
@@ -191,7 +199,7 @@ fn the_end_of_stdout_is_the_end() {
             web.feed(record::end(1, 0, 0));
         }
         assert_eq!(recv(&mut web, &mut relay, 100), b"last");
-        assert!(relay.is_ready(&web.conn));
+        assert!(relay.is_ready(&mut web.conn));
         assert_eq!(relay.recv(&mut web.conn, &mut [0; 9]), Recv::End);
     }
     let (mut web, mut relay) = open();

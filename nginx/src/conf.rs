@@ -36,7 +36,7 @@ impl Default for Settings {
             window: config.window,
             memory: config.windows_total,
             buffer: config.receive_buffer,
-            stall_timeout: config.stall_timeout,
+            stall_timeout: Duration::from_secs(5),
             idle_timeout: Duration::from_secs(60),
             lifetime: Duration::from_secs(3600),
             max_requests: u32::MAX,

@@ -153,12 +153,25 @@ impl Real {
     }
 
     /// Has what is to be transmitted sent in this turn of the event loop, together with what other
-    /// requests add.
+    /// requests add. A socket that is full says by itself when it can go on: until then another try
+    /// would be one of many.
     pub(crate) fn flush_soon(&self) {
         if let Some(sock) = &self.sock
+            && sock.may_write()
             && !self.connection.transmit().is_empty()
         {
             sock.post_flush();
+        }
+    }
+
+    /// Has the connection read again whose reading had stopped because of a request that was full, if
+    /// that is not full any more or is gone. The event loop would not call by itself.
+    pub(crate) fn resume_reading(&self) {
+        if let Some(sock) = &self.sock
+            && !self.rest.is_empty()
+            && !self.connection.is_blocked()
+        {
+            sock.read_next_turn();
         }
     }
 

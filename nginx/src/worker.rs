@@ -257,12 +257,7 @@ impl Worker {
         };
         // For what was read the application may get credit.
         real.flush_soon();
-        if !real.rest.is_empty()
-            && !real.connection.is_blocked()
-            && let Some(sock) = &real.sock
-        {
-            sock.read_next_turn();
-        }
+        real.resume_reading();
         got
     }
 

@@ -271,6 +271,12 @@ impl Sock {
         unsafe { (*(*self.connection()).read).ready() != 0 }
     }
 
+    /// Whether another write may take something.
+    pub(crate) fn may_write(&self) -> bool {
+        // SAFETY: the connection is open.
+        unsafe { (*(*self.connection()).write).ready() != 0 }
+    }
+
     /// Whether nginx asks for idle connections to be closed.
     pub(crate) fn is_closing(&self) -> bool {
         // SAFETY: the connection is open.

@@ -295,6 +295,7 @@ impl Worker {
             return;
         }
         real.flush_soon();
+        real.resume_reading();
         if real.shared
             && real.live == 0
             && real.state == State::Ready

@@ -8,3 +8,4 @@
 pub mod fake;
 pub mod nginx;
 pub mod php;
+pub mod slow;

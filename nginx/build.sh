@@ -1,7 +1,7 @@
 #!/bin/bash
 # Builds the module: nginx/build/ngx_http_fastcgi_multiplex_module.so
 #
-# Usage: nginx/build.sh [--vendored]
+# Usage: nginx/build.sh [--vendored | --panics]
 #
 # Without an option the module is for the nginx of the distribution, whose headers are in the package nginx-dev. With --vendored it is
 # for the nginx whose source comes with the Rust crate nginx-src, and that nginx is built too: nginx/build/nginx. A module works with
@@ -105,13 +105,20 @@ command -v cargo >/dev/null || die "there is no cargo."
 case ${1-} in
     '') distribution ;;
     --vendored) vendored ;;
-    *) die "usage: nginx/build.sh [--vendored]" ;;
+    --panics) if [ -e "$out/nginx" ]; then vendored; else distribution; fi ;;
+    *) die "usage: nginx/build.sh [--vendored | --panics]" ;;
 esac
+features=()
+file=$module
+if [ "${1-}" = --panics ]; then
+    features=(--features panics)
+    file=panics.so
+fi
 
 # A target folder for each nginx: neither makes the other be built again.
 export NGINX_SOURCE_DIR=$source_dir NGINX_BUILD_DIR=$build_dir CARGO_TARGET_DIR=$source_dir/target
-(cd "$here" && cargo build --release --quiet --package afcgi-nginx) || die "the module does not build (see above)."
+(cd "$here" && cargo build --release --quiet --package afcgi-nginx "${features[@]}") || die "the module does not build (see above)."
 # A running nginx goes on with the file that it has loaded.
-cp -f "$CARGO_TARGET_DIR/release/lib$module" "$out/$module.new"
-mv -f "$out/$module.new" "$out/$module"
-say "nginx/build/$module is for $made_for"
+cp -f "$CARGO_TARGET_DIR/release/lib$module" "$out/$file.new"
+mv -f "$out/$file.new" "$out/$file"
+say "nginx/build/$file is for $made_for"

@@ -25,7 +25,23 @@ pub(crate) const DECLINED: ngx_int_t = -5;
 /// Runs the body of a callback. A panic ends here, logged by the hook that [`log::log_panics`] has
 /// set, and the callback gives `failed`: unwinding into nginx would end the worker.
 pub(crate) fn fence<T>(failed: T, body: impl FnOnce() -> T) -> T {
-    catch_unwind(AssertUnwindSafe(body)).unwrap_or(failed)
+    catch_unwind(AssertUnwindSafe(|| {
+        #[cfg(feature = "panics")]
+        panic_at_times();
+        body()
+    }))
+    .unwrap_or(failed)
+}
+
+/// Lets a test see what becomes of panics, as if there were a mistake in any callback.
+#[cfg(feature = "panics")]
+#[expect(clippy::panic, reason = "that is the point")]
+fn panic_at_times() {
+    use std::sync::atomic::{AtomicU32, Ordering};
+    static CALLS: AtomicU32 = AtomicU32::new(0);
+    if CALLS.fetch_add(1, Ordering::Relaxed) % 1000 == 999 {
+        panic!("injected");
+    }
 }
 
 /// Whether this worker is to end as soon as its requests have.

@@ -41,6 +41,8 @@ test_needs=(
     "golang-go: go"
     "shellcheck: shellcheck"
     "spawn-fcgi: spawn-fcgi"
+    "chromium: chromium"
+    "chromium-driver: chromedriver"
 )
 bench_needs=(
     "haproxy: haproxy"

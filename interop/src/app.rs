@@ -1,4 +1,4 @@
-//! The applications under test: `afcgitest`, and a program with the same routes over Go's net/http/fcgi.
+//! The applications under test: `afcgitest`, the example `websocket`, and a program with the same routes over Go's net/http/fcgi.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -28,6 +28,17 @@ impl App {
             .env_remove("FCGI_WEB_SERVER_ADDRS")
             .env_remove("LISTEN_FDS");
         Self::start("afcgitest", command).await
+    }
+
+    /// Starts the example `websocket` with `options` and waits until it listens.
+    pub async fn websocket(options: &[&str]) -> Self {
+        static BINARY: OnceLock<PathBuf> = OnceLock::new();
+        let mut command = Command::new(BINARY.get_or_init(|| built("websocket")));
+        command
+            .args(options)
+            .env_remove("FCGI_WEB_SERVER_ADDRS")
+            .env_remove("LISTEN_FDS");
+        Self::start("websocket", command).await
     }
 
     /// Starts the Go program and waits until it listens.
@@ -76,24 +87,23 @@ pub fn afcgitest() -> &'static Path {
             );
             return path;
         }
-        let mut command = Command::new(env!("CARGO"));
-        command
-            .args([
-                "build",
-                "--quiet",
-                "--bin",
-                "afcgitest",
-                "--message-format=json",
-            ])
-            .current_dir(workspace());
-        let output = run(&mut command, "cargo");
-        // Of the lines of JSON, the one of the binary is the only one with an executable.
-        output
-            .lines()
-            .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
-            .find_map(|message| message.get("executable")?.as_str().map(PathBuf::from))
-            .expect("cargo build names the executable")
+        built("afcgitest")
     })
+}
+
+/// Builds one of our binaries.
+fn built(name: &str) -> PathBuf {
+    let mut command = Command::new(env!("CARGO"));
+    command
+        .args(["build", "--quiet", "--bin", name, "--message-format=json"])
+        .current_dir(workspace());
+    let output = run(&mut command, "cargo");
+    // Of the lines of JSON, the one of the binary is the only one with an executable.
+    output
+        .lines()
+        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+        .find_map(|message| message.get("executable")?.as_str().map(PathBuf::from))
+        .expect("cargo build names the executable")
 }
 
 fn go_peer() -> &'static Path {

@@ -238,13 +238,39 @@ fastcgi.server = ( "/" => ((
     "port" => {app},
     "check-local" => "disable",
     "fix-root-scriptname" => "enable",
+    "upgrade" => "enable",
 )))
 "#
     );
     write(&dir.join("lighttpd.conf"), &config);
-    let mut command = Command::new("/usr/sbin/lighttpd");
+    let mut command = Command::new(lighttpd_binary());
     command.arg("-D").arg("-f").arg(dir.join("lighttpd.conf"));
     command
+}
+
+/// The lighttpd that is named by the environment variable LIGHTTPD, or that of the distribution.
+fn lighttpd_binary() -> PathBuf {
+    std::env::var_os("LIGHTTPD").map_or_else(|| "/usr/sbin/lighttpd".into(), PathBuf::from)
+}
+
+/// Whether this lighttpd tunnels WebSockets to FastCGI applications: from version 1.4.74 on. An older one knows the setting and ends
+/// STDIN all the same.
+pub fn lighttpd_tunnels() -> bool {
+    let output = Command::new(lighttpd_binary())
+        .arg("-v")
+        .output()
+        .expect("lighttpd (package lighttpd) runs");
+    let text = String::from_utf8_lossy(&output.stdout);
+    let version = text
+        .strip_prefix("lighttpd/")
+        .and_then(|rest| rest.split([' ', '-']).next())
+        .unwrap_or_else(|| panic!("no version: {text}"));
+    let mut numbers = version
+        .split('.')
+        .map(|number| number.parse().expect(version));
+    let mut next = || numbers.next().unwrap_or(0);
+    let found: [u32; 3] = [next(), next(), next()];
+    found >= [1, 4, 74]
 }
 
 fn apache(dir: &Path, port: u16, app: u16) -> Command {

@@ -3,6 +3,8 @@
 //! - [`process`]: a child process with a captured log, ended when its guard goes;
 //! - [`app`]: the applications, `afcgitest` and its twin over Go's net/http/fcgi;
 //! - [`gateway`]: the web servers, each with the configuration under test;
+//! - [`browser`]: Chromium, by WebDriver;
+//! - [`websocket`]: what a WebSocket must do behind every web server that tunnels;
 //! - [`suite`]: what every application must do behind every web server;
 //! - [`raw`]: FastCGI by hand, for what no web server would send;
 //! - [`attack`]: what must hold while somebody sends it.
@@ -14,12 +16,14 @@
 
 pub mod app;
 pub mod attack;
+pub mod browser;
 pub mod gateway;
 pub mod http;
 pub mod process;
 pub mod raw;
 pub mod suite;
 pub mod wait;
+pub mod websocket;
 
 // The Rust of the README is compiled with the documentation tests.
 #[cfg(doctest)]

@@ -7,7 +7,7 @@ use std::num::NonZeroUsize;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use afcgi::Config;
+use afcgi::{Config, Upgrades};
 use afcgi_servers::{Listen, exit, init_log};
 use clap::Parser;
 
@@ -16,7 +16,7 @@ use clap::Parser;
 /// Routes, by SCRIPT_NAME and PATH_INFO: /echo gives the body back; /delay?ms=N waits and does not
 /// read the body; /bytes?n=N; /env gives every parameter as NAME=VALUE; /status?code=N; /stderr
 /// writes to the error log; /events?n=N&ms=M is an event stream; /stats tells the counters as JSON;
-/// everything else answers «Hello world» after --delay.
+/// /websocket gives messages back; everything else answers «Hello world» after --delay.
 #[derive(Debug, Parser)]
 #[command(version, verbatim_doc_comment)]
 struct Arguments {
@@ -49,6 +49,9 @@ struct Arguments {
     /// How long requests may go on after SIGTERM
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = humantime::parse_duration)]
     drain_timeout: Duration,
+    /// Accept WebSockets that the web server passes on without offering to: for lighttpd
+    #[arg(long)]
+    upgrade_by_header: bool,
 }
 
 fn main() -> ExitCode {
@@ -66,6 +69,9 @@ fn run(arguments: &Arguments) -> std::io::Result<()> {
     config.connection.stdin_buffer = arguments.stdin_buffer;
     config.connection.params_timeout = arguments.params_timeout;
     config.connection.idle_timeout = arguments.idle_timeout;
+    if arguments.upgrade_by_header {
+        config.upgrades = Upgrades::ByHeader;
+    }
     let server = arguments.listen.server()?.config(config);
     let site = routes::Site::new(arguments.delay, server.stats());
     server.run(NonZeroUsize::new(arguments.threads), site)

@@ -3,9 +3,13 @@
 use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::io;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use afcgi::{App, AppStatus, OutputStream, Params, Request, Stats};
+use axum::Router;
+use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
+use axum::routing::any;
 use tokio::fs::File;
 use tokio::io::{AsyncReadExt, AsyncSeekExt, AsyncWriteExt};
 
@@ -15,6 +19,8 @@ const PATTERN: usize = 251;
 const CHUNK: usize = PATTERN * 256;
 /// Bytes of a body that `/echo` keeps in memory.
 const ECHO_MEMORY: usize = 1 << 20;
+/// Bytes of a message that `/websocket` gives back.
+const WEBSOCKET_MESSAGE: usize = 16 << 20;
 /// The longest wait that a request may ask for.
 const LONGEST: Duration = Duration::from_secs(3600);
 
@@ -76,6 +82,10 @@ impl App for Site {
                 let delay = target.wait("ms").unwrap_or(self.delay);
                 hello(delay, &mut stdout).await.into()
             }
+            b"/websocket" => {
+                drop(target);
+                Box::pin(afcgi::http(WEBSOCKET.clone()).call(request)).await
+            }
             b"/echo" | b"/bytes" | b"/env" | b"/status" | b"/stderr" | b"/events" | b"/stats" => {
                 drop(target);
                 // On the heap, so that a request that waits does not carry what these may need.
@@ -119,6 +129,26 @@ impl Site {
         );
         let response = format!("Content-Type: application/json\r\n\r\n{json}\n");
         Ok(stdout.write(response.as_bytes()).await?)
+    }
+}
+
+/// The route that is an axum application of its own, wherever it is: the path was looked at.
+static WEBSOCKET: LazyLock<Router> = LazyLock::new(|| {
+    Router::new().fallback(any(async |upgrade: WebSocketUpgrade| {
+        upgrade
+            .max_message_size(WEBSOCKET_MESSAGE)
+            .max_frame_size(WEBSOCKET_MESSAGE)
+            .on_upgrade(websocket)
+    }))
+});
+
+async fn websocket(mut socket: WebSocket) {
+    while let Some(Ok(message)) = socket.recv().await {
+        if matches!(message, Message::Text(_) | Message::Binary(_))
+            && socket.send(message).await.is_err()
+        {
+            break;
+        }
     }
 }
 

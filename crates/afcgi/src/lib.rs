@@ -25,5 +25,5 @@ pub use afcgi_proto::{Gone, Params, RequestId, Role};
 pub use self::http::{Body, BodyError, Http, RemoteAddr, http};
 pub use self::server::{
     Address, App, AppStatus, Config, InputStream, Listener, OutputStream, Over, ReadError, Request,
-    Server, Stats, Stopping, UnixOptions, native, serve,
+    Server, Stats, Stopping, UnixOptions, Upgrades, native, serve,
 };

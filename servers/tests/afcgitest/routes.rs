@@ -4,10 +4,12 @@ use std::time::{Duration, Instant};
 
 use afcgi_interop::http::{assert_same, noise};
 use afcgi_proto::Role;
+use tokio_tungstenite::tungstenite::Message;
 
 use crate::AFCGITEST;
 use crate::common::Server;
 use crate::common::client::{Output, params};
+use crate::common::tunnel::{HANDSHAKE, Socket};
 
 #[tokio::test]
 async fn hello_is_the_answer_to_everything_else() {
@@ -231,4 +233,28 @@ async fn stats_count() {
         serde_json::json!({"connections": 1, "active": 2, "served": 3, "aborted": 1, "refused": 1});
     assert_eq!(stats, expected);
     client.abort(held).await;
+}
+
+#[tokio::test]
+async fn websocket_gives_messages_back() {
+    let server = Server::start(AFCGITEST, &[]).await;
+    let opened = Socket::open(server.client().await, "/websocket", &HANDSHAKE).await;
+    let mut socket = opened.expect("status 101");
+    for message in [
+        Message::text("Hello \u{1f44b}"),
+        Message::binary(noise(1 << 20, 3)),
+    ] {
+        socket.send(message.clone()).await;
+        assert!(socket.next().await == Some(message), "it is another");
+    }
+    socket.close().await;
+
+    let unmarked = &HANDSHAKE[1..];
+    let refused = Socket::open(server.client().await, "/websocket", unmarked).await;
+    assert_eq!(refused.err(), Some(426));
+    let server = Server::start(AFCGITEST, &["--upgrade-by-header"]).await;
+    let accepted = Socket::open(server.client().await, "/websocket", unmarked).await;
+    accepted.expect("status 101").close().await;
+    let plain = server.client().await.get("/websocket").await;
+    assert_eq!(plain.status, 400);
 }

@@ -5,7 +5,7 @@
 use std::future::poll_fn;
 use std::path::Path;
 use std::pin::Pin;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Instant;
 
 use afcgi_interop::wait::SOON;
@@ -21,13 +21,13 @@ use tokio::net::{TcpStream, UnixStream};
 /// Bytes of an answer that are held until it is read.
 const RECEIVED: usize = 64 * 1024 * 1024;
 
-trait Io: AsyncRead + AsyncWrite + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Unpin> Io for T {}
+trait Io: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Io for T {}
 
 /// A connection to an application. Requests that were begun go on side by side.
 pub(crate) struct Client {
     io: Box<dyn Io>,
-    connection: Connection,
+    pub(super) connection: Connection,
     values: Option<Values>,
 }
 
@@ -165,8 +165,8 @@ impl Client {
         self.finish(handle).await
     }
 
-    /// Reads STDOUT until it holds a text.
-    pub(crate) async fn read_until(&mut self, handle: Handle, text: &str) {
+    /// Reads STDOUT until it holds a text; all that was read.
+    pub(crate) async fn read_until(&mut self, handle: Handle, text: &str) -> Vec<u8> {
         let mut stdout = Vec::new();
         while !String::from_utf8_lossy(&stdout).contains(text) {
             match self
@@ -179,6 +179,7 @@ impl Client {
                 end => panic!("{end:?} after {:?}", String::from_utf8_lossy(&stdout)),
             }
         }
+        stdout
     }
 
     /// How a request ends; `None`: with the connection. What it gives is discarded.
@@ -275,38 +276,7 @@ impl Client {
             !self.connection.is_finished(),
             "the application has closed the connection"
         );
-        let Self { io, connection, .. } = self;
-        let moved = poll_fn(|cx| {
-            let mut moved = false;
-            while !connection.transmit().is_empty() {
-                match Pin::new(&mut *io).poll_write(cx, connection.transmit()) {
-                    Poll::Ready(Ok(count)) => connection.transmitted(count),
-                    Poll::Ready(Err(_)) => connection.lost(),
-                    Poll::Pending => break,
-                }
-                moved = true;
-            }
-            connection.next_round();
-            let mut buffer = [0; 16 * 1024];
-            let mut buffer = ReadBuf::new(&mut buffer);
-            if let Poll::Ready(read) = Pin::new(&mut *io).poll_read(cx, &mut buffer) {
-                moved = true;
-                if read.is_err() || buffer.filled().is_empty() {
-                    connection.lost();
-                } else {
-                    let taken = connection
-                        .receive(Instant::now(), buffer.filled())
-                        .expect("FastCGI");
-                    // Only a request whose answer is not read could be in the way.
-                    assert_eq!(taken, buffer.filled().len(), "an answer is over the limit");
-                }
-            }
-            if moved {
-                Poll::Ready(())
-            } else {
-                Poll::Pending
-            }
-        });
+        let moved = poll_fn(|cx| self.poll_turn(cx));
         tokio::time::timeout(SOON, moved)
             .await
             .expect("the application does something");
@@ -314,6 +284,45 @@ impl Client {
             if let Event::Values(values) = event {
                 self.values = Some(values);
             }
+        }
+    }
+
+    /// Whether the application has closed the connection.
+    pub(super) fn is_closed(&self) -> bool {
+        self.connection.is_finished()
+    }
+
+    /// Ready when something was sent or received.
+    pub(super) fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Self { io, connection, .. } = self;
+        let mut moved = false;
+        while !connection.transmit().is_empty() {
+            match Pin::new(&mut *io).poll_write(cx, connection.transmit()) {
+                Poll::Ready(Ok(count)) => connection.transmitted(count),
+                Poll::Ready(Err(_)) => connection.lost(),
+                Poll::Pending => break,
+            }
+            moved = true;
+        }
+        connection.next_round();
+        let mut buffer = [0; 16 * 1024];
+        let mut buffer = ReadBuf::new(&mut buffer);
+        if let Poll::Ready(read) = Pin::new(&mut *io).poll_read(cx, &mut buffer) {
+            moved = true;
+            if read.is_err() || buffer.filled().is_empty() {
+                connection.lost();
+            } else {
+                let taken = connection
+                    .receive(Instant::now(), buffer.filled())
+                    .expect("FastCGI");
+                // Only a request whose answer is not read could be in the way.
+                assert_eq!(taken, buffer.filled().len(), "an answer is over the limit");
+            }
+        }
+        if moved {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
         }
     }
 }

@@ -1,11 +1,12 @@
 //! What the tests of the servers share: a server in a process of its own, web servers in front of
-//! it, and [`client`], a FastCGI client on the protocol crate.
+//! it, and [`client`], a FastCGI client on the protocol crate, with [`tunnel`] on it.
 //!
 //! Everything runs from a temporary folder and ends with its guard.
 
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
 pub(crate) mod client;
+pub(crate) mod tunnel;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};

@@ -8,3 +8,4 @@ mod events;
 mod filter;
 mod hello;
 mod upload;
+mod websocket;

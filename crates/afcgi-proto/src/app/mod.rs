@@ -15,7 +15,7 @@ use std::collections::VecDeque;
 use std::time::Instant;
 
 pub use config::Config;
-use request::Request;
+use request::{Request, Written};
 
 use crate::credit::{self, Budget};
 use crate::error::{ConnectionError, Gone, RequestError};
@@ -85,6 +85,15 @@ pub enum Output {
     Stdout,
     /// Text for the web server's error log.
     Stderr,
+}
+
+impl Output {
+    fn record_type(self) -> RecordType {
+        match self {
+            Self::Stdout => RecordType::Stdout,
+            Self::Stderr => RecordType::Stderr,
+        }
+    }
 }
 
 /// The application's side of one connection.
@@ -258,34 +267,42 @@ impl Connection {
     }
 
     /// Writes content of a stream: says how much of it was taken. If that is not all,
-    /// [`Event::Writable`] says when to go on with the rest.
+    /// [`Event::Writable`] says when to go on with the rest. A stream that was
+    /// [ended](Self::end_output) is [`Gone`].
     pub fn write(&mut self, handle: Handle, output: Output, content: &[u8]) -> Result<usize, Gone> {
         let request = self.table.get_mut(handle)?;
-        let record_type = match output {
-            Output::Stdout => RecordType::Stdout,
-            Output::Stderr => {
-                request.stderr_used = true;
-                RecordType::Stderr
-            }
-        };
+        let written = request.written(output);
+        if *written == Written::Ended {
+            return Err(Gone);
+        }
+        *written = Written::Something;
         Ok(self.writer.stream_within(
             handle,
             &mut request.turn,
             request.flow.as_mut(),
-            record_type,
+            output.record_type(),
             content,
         ))
     }
 
+    /// Ends a stream before its request: the half of a tunnel that goes to the client. To be called
+    /// when all of its content was taken.
+    pub fn end_output(&mut self, handle: Handle, output: Output) -> Result<(), Gone> {
+        let written = self.table.get_mut(handle)?.written(output);
+        if std::mem::replace(written, Written::Ended) != Written::Ended {
+            self.writer
+                .record(output.record_type(), Some(handle.id()), b"");
+        }
+        Ok(())
+    }
+
     /// Ends a request: its streams, then END_REQUEST with `app_status` (0 is success).
     pub fn finish(&mut self, handle: Handle, app_status: u32) -> Result<(), Gone> {
-        let request = self.table.get(handle)?;
-        if request.stderr_used {
-            self.writer
-                .record(RecordType::Stderr, Some(handle.id()), b"");
+        // STDERR needs an end if anything was written there, STDOUT always.
+        if self.table.get(handle)?.stderr == Written::Something {
+            self.end_output(handle, Output::Stderr)?;
         }
-        self.writer
-            .record(RecordType::Stdout, Some(handle.id()), b"");
+        self.end_output(handle, Output::Stdout)?;
         self.end(
             handle,
             EndRequest {
@@ -382,7 +399,6 @@ impl Connection {
 
     /// Ends a request whose web server is at fault, and says why in that one's error log.
     fn fail(&mut self, handle: Handle, error: RequestError) {
-        let id = Some(handle.id());
         // Told of once: as over to those who know of it, as refused otherwise.
         if self.table.get(handle).is_ok_and(Request::is_delivered) {
             self.events.push_back(Event::Aborted(handle));
@@ -390,12 +406,17 @@ impl Connection {
             self.refused(handle.id(), Refusal::Failed(error));
         }
         let text = format!("afcgi: {error}");
-        let flow = (self.table.get(handle).ok()).and_then(|request| request.flow.as_ref());
-        if flow.is_none_or(|flow| flow.left() >= text.len()) {
-            self.writer.record(RecordType::Stderr, id, text.as_bytes());
+        if let Ok(request) = self.table.get(handle)
+            && request.stderr != Written::Ended
+            && (request.flow.as_ref()).is_none_or(|flow| flow.left() >= text.len())
+        {
+            self.writer
+                .record(RecordType::Stderr, Some(handle.id()), text.as_bytes());
         }
-        self.writer.record(RecordType::Stderr, id, b"");
-        self.writer.record(RecordType::Stdout, id, b"");
+        for output in [Output::Stderr, Output::Stdout] {
+            // It is there: that is what fails.
+            let _ = self.end_output(handle, output);
+        }
         self.end(
             handle,
             EndRequest {

@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use super::Output;
 use crate::credit::Flow;
 use crate::inbox::Inbox;
 use crate::params::Collector;
@@ -30,8 +31,18 @@ pub(super) struct Request {
     pub(super) turn: Turn,
     /// `None`: the request is not under flow control.
     pub(super) flow: Option<Flow>,
-    /// Whether STDERR was used, and so has to be ended.
-    pub(super) stderr_used: bool,
+    pub(super) stdout: Written,
+    pub(super) stderr: Written,
+}
+
+/// How far a stream is that the application writes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Written {
+    #[default]
+    Nothing,
+    Something,
+    /// Its empty record was written: no content may follow.
+    Ended,
 }
 
 #[derive(Debug)]
@@ -70,7 +81,8 @@ impl Request {
             data: (begin.role == Role::Filter).then(Box::default),
             turn: Turn::default(),
             flow: None,
-            stderr_used: false,
+            stdout: Written::default(),
+            stderr: Written::default(),
         }
     }
 
@@ -88,6 +100,13 @@ impl Request {
                     sum.saturating_add(input.inbox.len())
                 }),
             Phase::Delivered => 0,
+        }
+    }
+
+    pub(super) fn written(&mut self, output: Output) -> &mut Written {
+        match output {
+            Output::Stdout => &mut self.stdout,
+            Output::Stderr => &mut self.stderr,
         }
     }
 

@@ -91,7 +91,8 @@ fn run(seed: u64) {
             _ if !handles.is_empty() => {
                 let handle = handles[rng.usize(0..handles.len())];
                 let most = rng.usize(1..60);
-                match rng.u8(0..8) {
+                match rng.u8(0..9) {
+                    8 => _ = connection.end_output(handle, Output::Stdout),
                     0 => _ = connection.finish(handle, 0),
                     1 => _ = connection.refuse(handle, ProtocolStatus::Overloaded),
                     2 => _ = connection.write(handle, Output::Stderr, &content),

@@ -95,6 +95,33 @@ fn r52_one_end_request_and_nothing_after_it() {
 }
 
 #[test]
+fn r53_a_stream_that_was_ended_early_is_ended_once() {
+    let mut app = App::new();
+    app.feed(record::begin(1, 1, 1));
+    app.feed(record::params(1, &[]));
+    let handle = app.requests()[0];
+    app.stdout(handle, b"all");
+    for output in [Output::Stdout, Output::Stdout, Output::Stderr] {
+        assert_eq!(app.conn.end_output(handle, output), Ok(()));
+        assert_eq!(app.conn.write(handle, output, b"late"), Err(Gone));
+    }
+    // The other half is still open.
+    app.feed(record::stream(code::STDIN, 1, b"in", 9));
+    assert_eq!(app.stdin(handle), content("in"));
+    app.conn.finish(handle, 0).unwrap();
+    assert_eq!(app.conn.end_output(handle, Output::Stdout), Err(Gone));
+    assert_eq!(
+        record::outline(&app.output()),
+        [
+            (code::STDOUT, 1, 3),
+            (code::STDOUT, 1, 0),
+            (code::STDERR, 1, 0),
+            (code::END, 1, 8),
+        ]
+    );
+}
+
+#[test]
 fn r53_stdout_before_stdin_is_read_and_stderr_in_between() {
     let mut app = App::new();
     app.feed(record::begin(1, 1, 1));

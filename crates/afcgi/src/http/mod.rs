@@ -4,13 +4,17 @@
 mod body;
 mod request;
 mod response;
+mod upgrade;
 
 use std::fmt::Display;
 
-use afcgi_proto::Role;
+use ::http::StatusCode;
+use afcgi_proto::{Gone, Role};
 pub use body::{Body, BodyError};
+use request::Converted;
 pub use request::RemoteAddr;
 use tower::{Service, ServiceExt};
+use upgrade::Offer;
 
 use crate::server::{App, AppStatus, Request};
 
@@ -24,6 +28,11 @@ pub struct Http<S>(S);
 /// [`RemoteAddr`]. The URI is that of `REQUEST_URI`; where that is missing, it is made of
 /// `SCRIPT_NAME`, `PATH_INFO` and `QUERY_STRING`. An authorizer is a service like another: status
 /// 200 allows, and its `Variable-NAME` header fields become parameters.
+///
+/// A request that may be upgraded (see [`Config::upgrades`](crate::Config::upgrades)) has a
+/// `hyper::upgrade::OnUpgrade` among its extensions, as with hyper's own server: axum's
+/// `WebSocketUpgrade` works. When the service answers 101, what that resolves to reads STDIN and writes
+/// STDOUT, and the request lasts until it is dropped.
 ///
 /// A service that fails, or whose response body fails before any of it was sent, is answered for
 /// with status 500. A body that fails later ends the request with application status 1, which says
@@ -50,12 +59,35 @@ where
         if !matches!(request.role(), Role::Responder | Role::Authorizer) {
             return response::plain(&mut stdout, 501, "this application is no filter").await;
         }
-        let http_request = match request::from_fastcgi(request) {
-            Ok(http_request) => http_request,
+        let Converted {
+            mut http_request,
+            tunnel,
+        } = match request::from_fastcgi(request) {
+            Ok(converted) => converted,
             Err(why) => return response::plain(&mut stdout, 400, why).await,
         };
+        let mut offer = None;
+        if let Some(tunnel) = tunnel
+            && let Some((made, on_upgrade)) = Box::pin(Offer::new(tunnel)).await
+        {
+            http_request.extensions_mut().insert(on_upgrade);
+            offer = Some(made);
+        }
         let head_only = http_request.method() == ::http::Method::HEAD;
         match self.0.oneshot(http_request).await {
+            Ok(answer) if answer.status() == StatusCode::SWITCHING_PROTOCOLS => {
+                let Some(offer) = offer else {
+                    tracing::error!("the service upgrades a request that cannot be upgraded");
+                    return response::plain(&mut stdout, 500, "the application failed").await;
+                };
+                match response::switch(&mut stdout, answer).await {
+                    Ok(()) => {
+                        Box::pin(offer.accept()).await;
+                        AppStatus::SUCCESS
+                    }
+                    Err(Gone) => AppStatus::FAILURE,
+                }
+            }
             Ok(answer) => response::send(&mut stdout, answer, head_only).await,
             Err(error) => {
                 tracing::error!(%error, "the service failed");

@@ -9,7 +9,7 @@ use percent_encoding::{AsciiSet, CONTROLS, percent_encode};
 
 use super::body::Body;
 pub use super::body::RemoteAddr;
-use crate::server::Request;
+use crate::server::{InputStream, OutputStream, Request};
 
 /// The longest header name that is passed on, in bytes.
 const MAX_NAME: usize = 128;
@@ -39,11 +39,20 @@ struct Found<'a> {
     content_length: Option<u64>,
     remote_addr: Option<IpAddr>,
     remote_port: u16,
+    /// Whether there is a reason to look whether the request may be upgraded.
+    upgrade: bool,
     headers: HeaderMap,
 }
 
+/// An HTTP request, and what it would become.
+pub(super) struct Converted {
+    pub(super) http_request: http::Request<Body>,
+    /// STDIN and STDOUT, if the request may be upgraded; on the heap, for those that may not.
+    pub(super) tunnel: Option<Box<(InputStream, OutputStream)>>,
+}
+
 /// Makes an HTTP request; the error says what is wrong with the parameters.
-pub(super) fn from_fastcgi(request: Request) -> Result<http::Request<Body>, &'static str> {
+pub(super) fn from_fastcgi(request: Request) -> Result<Converted, &'static str> {
     let params = request.params().clone();
     let found = Found::new(&params)?;
     let method = match found.method {
@@ -51,15 +60,23 @@ pub(super) fn from_fastcgi(request: Request) -> Result<http::Request<Body>, &'st
         Some(method) => Method::from_bytes(method).map_err(|_| "REQUEST_METHOD is no method")?,
     };
     let uri = found.uri().ok_or("REQUEST_URI is no URI")?;
-    let body = Body::new(
-        request.stdin(),
-        // Without a length there may be a body all the same, of a length that nobody knows yet.
-        found.content_length,
-    );
+    let tunnel = (found.upgrade && request.upgrade_offered())
+        .then(|| Box::new((request.stdin(), request.stdout())));
+    // Without a length there may be a body all the same, of a length that nobody knows yet; but what
+    // comes for a tunnel is no body.
+    let length = match tunnel {
+        Some(_) => Some(0),
+        None => found.content_length,
+    };
+    let body = Body::new(request.stdin(), length);
     let mut http_request = http::Request::new(body);
     *http_request.method_mut() = method;
     *http_request.uri_mut() = uri;
-    *http_request.version_mut() = version(found.protocol);
+    *http_request.version_mut() = match tunnel {
+        // Whatever the client speaks: this is how it was asked here.
+        Some(_) => Version::HTTP_11,
+        None => version(found.protocol),
+    };
     let remote = found
         .remote_addr
         .map(|addr| RemoteAddr(SocketAddr::new(addr, found.remote_port)));
@@ -70,7 +87,10 @@ pub(super) fn from_fastcgi(request: Request) -> Result<http::Request<Body>, &'st
         extensions.insert(remote);
     }
     extensions.insert(params);
-    Ok(http_request)
+    Ok(Converted {
+        http_request,
+        tunnel,
+    })
 }
 
 impl<'a> Found<'a> {
@@ -97,7 +117,9 @@ impl<'a> Found<'a> {
                     found.header(params, CONTENT_LENGTH, value);
                 }
                 b"CONTENT_TYPE" if !value.is_empty() => found.header(params, CONTENT_TYPE, value),
+                b"FCGI_UPGRADE" => found.upgrade = true,
                 _ => {
+                    found.upgrade |= name == b"HTTP_UPGRADE";
                     if let Some(name) = name.strip_prefix(b"HTTP_").and_then(header_name) {
                         found.header(params, name, value);
                     }

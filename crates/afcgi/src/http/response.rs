@@ -3,6 +3,7 @@
 use std::fmt::Display;
 use std::pin::pin;
 
+use afcgi_proto::Gone;
 use bytes::{Buf, BytesMut};
 use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderName, Response, StatusCode};
@@ -88,6 +89,13 @@ where
         }
     }
     stdout.write(&out).await.into()
+}
+
+/// Sends the head of an answer that makes a request a tunnel; there is no body.
+pub(super) async fn switch<B>(stdout: &mut OutputStream, answer: Response<B>) -> Result<(), Gone> {
+    let mut out = BytesMut::with_capacity(512);
+    head(&mut out, &answer.into_parts().0, None);
+    stdout.write(&out).await
 }
 
 /// The result of a future that is ready at its first poll.

@@ -288,6 +288,7 @@ impl<A: App> Acceptor<A> {
                     noise: Noise::default(),
                     max_requests: config.max_requests,
                     send_timeout: config.send_timeout,
+                    upgrades: config.upgrades,
                 },
                 open: Open::default(),
                 config,

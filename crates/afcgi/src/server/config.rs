@@ -6,6 +6,8 @@ use std::time::Duration;
 use afcgi_proto::Values;
 use afcgi_proto::app;
 
+use super::upgrade::Upgrades;
+
 /// The limits of a server, all of them enforced, and those that GET_VALUES asks for advertised
 ///
 #[derive(Clone, Debug)]
@@ -24,6 +26,9 @@ pub struct Config {
     pub send_timeout: Duration,
     /// How long active requests may go on after the server was asked to stop. Default: 30 s.
     pub drain_timeout: Duration,
+    /// Which requests may become tunnels (`docs/upgrade.md`). Default: those that the web server
+    /// offers it for.
+    pub upgrades: Upgrades,
     /// The addresses that may connect; any other peer is closed at once, one on a unix socket too
     /// . `None`: all. Default: what `FCGI_WEB_SERVER_ADDRS` says in the environment.
     pub web_server_addrs: Option<Vec<IpAddr>>,
@@ -40,6 +45,7 @@ impl Default for Config {
             connection: app::Config::default(),
             send_timeout: Duration::from_secs(60),
             drain_timeout: Duration::from_secs(30),
+            upgrades: Upgrades::default(),
             web_server_addrs: std::env::var("FCGI_WEB_SERVER_ADDRS")
                 .ok()
                 .map(|list| parse_addrs(&list)),
@@ -58,7 +64,7 @@ impl Config {
             max_reqs: Some(number(self.max_requests)),
             mpxs_conns: Some(config.requests > 1),
             flow_control: None,
-            upgrade: None,
+            upgrade: (self.upgrades != Upgrades::Never).then_some(true),
         };
         config
     }
@@ -103,5 +109,16 @@ mod tests {
         assert_eq!(values.max_conns, Some(7));
         assert_eq!(values.max_reqs, Some(9));
         assert_eq!(values.mpxs_conns, Some(true));
+        for (upgrades, expected) in [
+            (Upgrades::Never, None),
+            (Upgrades::Offered, Some(true)),
+            (Upgrades::ByHeader, Some(true)),
+        ] {
+            let config = Config {
+                upgrades,
+                ..Config::default()
+            };
+            assert_eq!(config.for_connections().values.upgrade, expected);
+        }
     }
 }

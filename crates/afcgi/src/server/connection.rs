@@ -26,6 +26,7 @@ use super::noise::Noise;
 use super::request::{AppStatus, Request};
 use super::shared::Shared;
 use super::stats::Stats;
+use super::upgrade::Upgrades;
 
 /// Bytes that are read at a time.
 const READ: usize = 128 * 1024;
@@ -41,6 +42,7 @@ pub(crate) struct Common {
     pub(crate) noise: Noise,
     pub(crate) max_requests: usize,
     pub(crate) send_timeout: Duration,
+    pub(crate) upgrades: Upgrades,
 }
 
 /// Drives a connection until it is closed.
@@ -85,7 +87,7 @@ where
         Self {
             io,
             app,
-            shared: Shared::new(connection),
+            shared: Shared::new(connection, common.upgrades),
             common,
             held_back: Vec::new(),
             input_closed: false,

@@ -10,6 +10,7 @@ mod request;
 mod shared;
 mod stats;
 mod stop;
+mod upgrade;
 
 use std::future::Future;
 use std::io;
@@ -23,6 +24,7 @@ pub use request::{AppStatus, InputStream, OutputStream, Over, Request};
 pub use shared::ReadError;
 pub use stats::{Snapshot, Stats};
 pub use stop::Stopping;
+pub use upgrade::Upgrades;
 
 use accept::{Acceptor, Place};
 use stop::Asked;

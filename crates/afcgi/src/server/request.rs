@@ -11,7 +11,7 @@ use std::task::{Context, Poll, ready};
 use afcgi_proto::app::{Input, Output};
 use afcgi_proto::record::BeginRequest;
 use afcgi_proto::{Gone, Handle, Params, RequestId, Role};
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::shared::{ReadError, Shared};
@@ -75,6 +75,38 @@ impl Request {
             .ok()?
             .parse()
             .ok()
+    }
+
+    /// Whether this request may become a tunnel, as WebSocket does: the web server and
+    /// [`Config::upgrades`](crate::Config::upgrades) allow it, and the client asks for it
+    /// (`docs/upgrade.md`).
+    ///
+    /// It becomes one by an answer with status 101 that names the protocol in `Upgrade`: then
+    /// [`Request::stdin`] is what the client sends, up to its end, and [`Request::stdout`] goes to the
+    /// client. Whoever answers with another status declines. Handlers of HTTP requests need not know this:
+    /// they are given a `hyper::upgrade::OnUpgrade`.
+    ///
+    /// ```
+    /// use afcgi::{AppStatus, Request};
+    ///
+    /// /// Says everything again, louder.
+    /// async fn shout(request: Request) -> std::io::Result<AppStatus> {
+    ///     let mut stdout = request.stdout();
+    ///     if !request.upgrade_offered() || request.params().get("HTTP_UPGRADE") != Some(b"shout") {
+    ///         stdout.write(b"Status: 426 Upgrade Required\r\nUpgrade: shout\r\n\r\n").await?;
+    ///         return Ok(AppStatus::SUCCESS);
+    ///     }
+    ///     stdout.write(b"Status: 101 Switching Protocols\r\nUpgrade: shout\r\n\r\n").await?;
+    ///     let mut stdin = request.stdin();
+    ///     while let Some(said) = stdin.read().await? {
+    ///         stdout.write(&said.to_ascii_uppercase()).await?;
+    ///     }
+    ///     Ok(AppStatus::SUCCESS)
+    /// }
+    /// # let _ = afcgi::native(shout);
+    /// ```
+    pub fn upgrade_offered(&self) -> bool {
+        self.role() == Role::Responder && self.shared.upgrades.offered(&self.params)
     }
 
     /// The request body. An authorizer's is empty (R-54).
@@ -223,6 +255,21 @@ impl InputStream {
             None => Ok(None),
         })
     }
+
+    /// [`InputStream::poll_read`] of at most `most` bytes.
+    pub(crate) fn poll_take(
+        &mut self,
+        cx: &mut Context<'_>,
+        most: usize,
+    ) -> Poll<Result<Option<Bytes>, ReadError>> {
+        let mut content = ready!(self.poll_read(cx))?;
+        if let Some(content) = &mut content
+            && content.len() > most
+        {
+            self.rest = content.split_off(most);
+        }
+        Poll::Ready(Ok(content))
+    }
 }
 
 impl AsyncRead for InputStream {
@@ -231,11 +278,8 @@ impl AsyncRead for InputStream {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if let Some(mut content) = ready!(Self::poll_read(&mut self, cx))? {
-            let count = content.len().min(buf.remaining());
-            buf.put_slice(&content[..count]);
-            content.advance(count);
-            self.rest = content;
+        if let Some(content) = ready!(self.poll_take(cx, buf.remaining()))? {
+            buf.put_slice(&content);
         }
         Poll::Ready(Ok(()))
     }
@@ -252,7 +296,8 @@ impl fmt::Debug for InputStream {
 /// STDOUT or STDERR. Also a [`tokio::io::AsyncWrite`]. One task at a time may wait on it.
 ///
 /// What was written is on its way: there is nothing to flush. A writer that is faster than its
-/// share of the connection waits.
+/// share of the connection waits. [Shutting down](tokio::io::AsyncWriteExt::shutdown) ends the
+/// stream, the other streams go on; if that is not done, the end of the request is its end.
 pub struct OutputStream {
     shared: Arc<Shared>,
     handle: Handle,
@@ -297,6 +342,8 @@ impl AsyncWrite for OutputStream {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // Shut down twice, or after the request, it is as ended as it can be.
+        let _ = self.shared.end_output(self.handle, self.output);
         Poll::Ready(Ok(()))
     }
 }

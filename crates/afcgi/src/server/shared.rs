@@ -15,10 +15,13 @@ use bytes::Bytes;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
+use super::upgrade::Upgrades;
+
 /// The state of one connection.
 #[derive(Debug)]
 pub(crate) struct Shared {
     state: Mutex<State>,
+    pub(crate) upgrades: Upgrades,
 }
 
 /// See [`Shared`].
@@ -57,16 +60,21 @@ impl Task {
         self.tell();
     }
 
-    /// Tells those that asked that the request is over.
-    fn tell(&self) {
+    /// Tells those that asked that the request is over, and those that wait for its streams: they
+    /// may be others than the request's task.
+    fn tell(self) {
         if let Some(over) = &self.over {
             over.notify_waiters();
+        }
+        let wakers = [self.stdin, self.data, self.stdout, self.stderr];
+        for waker in wakers.into_iter().flatten() {
+            waker.wake();
         }
     }
 }
 
 impl Shared {
-    pub(crate) fn new(connection: app::Connection) -> Arc<Self> {
+    pub(crate) fn new(connection: app::Connection, upgrades: Upgrades) -> Arc<Self> {
         Arc::new(Self {
             state: Mutex::new(State {
                 connection,
@@ -76,6 +84,7 @@ impl Shared {
                 socket_full: false,
                 held_back: false,
             }),
+            upgrades,
         })
     }
 
@@ -135,6 +144,14 @@ impl Shared {
         drop(state);
         drop(old);
         Poll::Pending
+    }
+
+    /// Ends an output stream before its request.
+    pub(crate) fn end_output(&self, handle: Handle, output: Output) -> Result<(), Gone> {
+        let mut state = self.lock();
+        state.connection.end_output(handle, output)?;
+        state.wake_driver();
+        Ok(())
     }
 
     pub(crate) fn finish(&self, handle: Handle, app_status: u32) -> Result<(), Gone> {

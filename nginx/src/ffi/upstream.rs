@@ -90,21 +90,45 @@ type ProcessHeader = Option<unsafe extern "C" fn(*mut ngx_http_request_t) -> ngx
 ///
 /// Safety: it is valid, and has an upstream.
 unsafe fn wants(r: *mut ngx_http_request_t) -> Wants {
-    // SAFETY: the caller's word; headers that a request has are in its memory.
+    // SAFETY: the caller's word.
     unsafe {
         let headers = &(*r).headers_in;
         let has_body = headers.content_length_n > 0 || headers.chunked() != 0;
-        let asks = (headers.connection.as_ref())
-            .is_some_and(|header| names_upgrade(header.value.as_bytes()));
         Wants {
             body: has_body && (*(*(*r).upstream).conf).pass_request_body != 0,
             upgrade: !has_body
-                && asks
                 && !headers.upgrade.is_null()
                 && r == (*r).main
-                && (*r).http_version == NGX_HTTP_VERSION_11 as ngx_uint_t,
+                && (*r).http_version == NGX_HTTP_VERSION_11 as ngx_uint_t
+                && asks_for_upgrade(&headers.headers),
         }
     }
+}
+
+/// Whether one of the headers is a `Connection` with the option `upgrade`. nginx has a place for that
+/// header, which its versions before 1.23 leave empty.
+///
+/// Safety: it is the list of a request's headers.
+unsafe fn asks_for_upgrade(headers: &ngx_list_t) -> bool {
+    let mut part: *const ngx_list_part_t = &raw const headers.part;
+    // SAFETY: the caller's word: each part points to the next one.
+    while let Some(this) = unsafe { part.as_ref() } {
+        let lines = if this.nelts == 0 {
+            &[]
+        } else {
+            // SAFETY: the caller's word: a part holds so many headers.
+            unsafe { slice::from_raw_parts(this.elts.cast::<ngx_table_elt_t>(), this.nelts) }
+        };
+        let asks = |line: &ngx_table_elt_t| {
+            line.key.as_bytes().eq_ignore_ascii_case(b"connection")
+                && names_upgrade(line.value.as_bytes())
+        };
+        if lines.iter().any(asks) {
+            return true;
+        }
+        part = this.next;
+    }
+    false
 }
 
 /// Whether a `Connection` header has the option `upgrade` (RFC 9110 section 7.8).

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use afcgi::{AppStatus, Config, Request, Upgrades, http, native};
 use afcgi_proto::inbox::Read;
+use afcgi_proto::params::encode_pair;
 use afcgi_proto::web::{self, Connection, Event, Input, Output};
 use afcgi_proto::{Handle, Role};
 use afcgi_testkit::record::{self, code};
@@ -33,8 +34,7 @@ const HANDSHAKE: &[(&str, &str)] = &[
     ("REQUEST_METHOD", "GET"),
     ("SCRIPT_NAME", "/echo"),
     ("SERVER_PROTOCOL", "HTTP/1.1"),
-    ("CONTENT_LENGTH", ""),
-    ("HTTP_CONNECTION", "keep-alive, Upgrade"),
+    ("HTTP_CONNECTION", "Upgrade"),
     ("HTTP_UPGRADE", "websocket"),
     ("HTTP_SEC_WEBSOCKET_VERSION", "13"),
     ("HTTP_SEC_WEBSOCKET_KEY", "dGhlIHNhbXBsZSBub25jZQ=="),
@@ -153,15 +153,22 @@ fn with(upgrades: Upgrades) -> Config {
 }
 
 #[tokio::test]
-async fn a_websocket_in_records() {
+async fn the_websocket_of_the_documentation() {
     let server = served(websocket());
     let mut raw = Raw::new(&server).await;
     raw.send(b"\x01\x09\0\0\0\x0e\0\0\x0c\0FCGI_UPGRADE").await;
     raw.until(|bytes| bytes.len() >= 23).await;
     assert_eq!(raw.received, b"\x01\x0a\0\0\0\x0f\0\0\x0c\x01FCGI_UPGRADE1");
     raw.received.clear();
-    raw.send(&record::begin(1, 1, 1)).await;
-    raw.send(&record::params(1, &offered())).await;
+    raw.send(b"\x01\x01\0\x01\0\x08\0\0\0\x01\x01\0\0\0\0\0")
+        .await;
+    let mut params = Vec::new();
+    for (name, value) in offered() {
+        assert!(encode_pair(&mut params, name.as_bytes(), value.as_bytes()));
+    }
+    raw.send(b"\x01\x04\0\x01\0\xca\0\0").await;
+    raw.send(&params).await;
+    raw.send(b"\x01\x04\0\x01\0\0\0\0").await;
     let head = raw.stdout("\r\n\r\n").await;
     assert_eq!(
         head,
@@ -171,6 +178,7 @@ async fn a_websocket_in_records() {
     // "Hello", masked, from RFC 6455 section 5.7, and the same unmasked.
     raw.stdin(b"\x81\x85\x37\xfa\x21\x3d\x7f\x9f\x4d\x51\x58")
         .await;
+    assert_eq!(head.len(), 0x6b);
     raw.until(|bytes| record::content(bytes, code::STDOUT, 1).ends_with(b"\x81\x05Hello"))
         .await;
     // Closing with status 1000, and the answer.
@@ -295,7 +303,7 @@ async fn whoever_does_not_take_the_tunnel_ends_it() {
 async fn an_upgrade_that_nobody_offered_is_an_error() {
     let server = served(Router::new().fallback(any(async || switching())));
     let mut with_body = offered();
-    with_body[3].1 = "4";
+    with_body.push(("CONTENT_LENGTH", "4"));
     for params in [HANDSHAKE, &with_body, &[OFFER]] {
         let mut raw = Raw::begin(&server, params).await;
         assert_eq!(raw.ended().await, 0);

@@ -1,8 +1,10 @@
 //! Chromium without a screen, driven by WebDriver (W3C): as much of it as the tests of pages need.
 
 use std::fmt;
+use std::fs::Permissions;
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -44,6 +46,11 @@ impl Browser {
             .prefix("afcgi-browser")
             .tempdir()
             .expect("a temporary folder");
+        // chromedriver leaves it behind when it is itself killed.
+        let chromium = dir.path().join("chromium");
+        let script = "#!/bin/sh\nexec setpriv --pdeathsig KILL -- /usr/bin/chromium \"$@\"\n";
+        std::fs::write(&chromium, script).expect("a script");
+        std::fs::set_permissions(&chromium, Permissions::from_mode(0o755)).expect("permissions");
         let port = free_port();
         let mut command = Command::new("/usr/bin/chromedriver");
         command.arg(format!("--port={port}"));
@@ -70,7 +77,7 @@ impl Browser {
         .await;
         let profile = format!("--user-data-dir={}", browser.profile());
         let options = json!({
-            "binary": "/usr/bin/chromium",
+            "binary": chromium,
             "args": [
                 "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
                 "--disable-component-update", "--disable-sync", WINDOW, profile,

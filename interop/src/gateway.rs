@@ -22,7 +22,7 @@ pub enum Kind {
     Module,
     /// HAProxy with `mpxs-conns`: several requests on a connection, with odd ids.
     Haproxy,
-    /// lighttpd: a connection per request.
+    /// lighttpd: a connection per request, and a tunnel for WebSocket where it can ([`lighttpd_tunnels`]).
     Lighttpd,
     /// Apache httpd with mod_proxy_fcgi: a connection per request.
     Apache,

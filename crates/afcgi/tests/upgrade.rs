@@ -1,49 +1,29 @@
 //! Requests that become tunnels (`docs/upgrade.md`): records by hand against what an application
-//! sees, and WebSocket through a real codec.
+//! sees.
 
 mod common;
 
 use std::time::Duration;
 
 use afcgi::{AppStatus, Config, Request, Upgrades, http, native};
-use afcgi_proto::inbox::Read;
-use afcgi_proto::web::{self, Connection, Event, Input, Output};
-use afcgi_proto::{Handle, Role};
+use afcgi_proto::Role;
+use afcgi_proto::params::encode_pair;
+use afcgi_proto::web::{self, Connection, Event, Input};
 use afcgi_testkit::record::{self, code};
 use axum::Router;
 use axum::extract::Request as HttpRequest;
-use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade};
 use axum::http::StatusCode;
 use axum::http::header::UPGRADE;
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
-use common::{Client, PATIENCE, Served, eventually, patient, serve};
-use futures_util::{SinkExt, StreamExt};
+use common::upgrade::{HANDSHAKE, OFFER, offered, websocket};
+use common::{Served, eventually, patient, serve};
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
-use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::{self, protocol};
 
 type Upgraded = TokioIo<hyper::upgrade::Upgraded>;
-
-/// A handshake as a browser makes it; the answer to its key is the one in RFC 6455 section 1.3.
-const HANDSHAKE: &[(&str, &str)] = &[
-    ("REQUEST_METHOD", "GET"),
-    ("SCRIPT_NAME", "/echo"),
-    ("SERVER_PROTOCOL", "HTTP/1.1"),
-    ("CONTENT_LENGTH", ""),
-    ("HTTP_CONNECTION", "keep-alive, Upgrade"),
-    ("HTTP_UPGRADE", "websocket"),
-    ("HTTP_SEC_WEBSOCKET_VERSION", "13"),
-    ("HTTP_SEC_WEBSOCKET_KEY", "dGhlIHNhbXBsZSBub25jZQ=="),
-];
-const OFFER: (&str, &str) = ("FCGI_UPGRADE", "1");
-
-fn offered() -> Vec<(&'static str, &'static str)> {
-    [HANDSHAKE, &[OFFER]].concat()
-}
 
 /// A connection on which records are written and read by hand; its only request has the id 1.
 struct Raw {
@@ -153,15 +133,22 @@ fn with(upgrades: Upgrades) -> Config {
 }
 
 #[tokio::test]
-async fn a_websocket_in_records() {
+async fn the_websocket_of_the_documentation() {
     let server = served(websocket());
     let mut raw = Raw::new(&server).await;
     raw.send(b"\x01\x09\0\0\0\x0e\0\0\x0c\0FCGI_UPGRADE").await;
     raw.until(|bytes| bytes.len() >= 23).await;
     assert_eq!(raw.received, b"\x01\x0a\0\0\0\x0f\0\0\x0c\x01FCGI_UPGRADE1");
     raw.received.clear();
-    raw.send(&record::begin(1, 1, 1)).await;
-    raw.send(&record::params(1, &offered())).await;
+    raw.send(b"\x01\x01\0\x01\0\x08\0\0\0\x01\x01\0\0\0\0\0")
+        .await;
+    let mut params = Vec::new();
+    for (name, value) in offered() {
+        assert!(encode_pair(&mut params, name.as_bytes(), value.as_bytes()));
+    }
+    raw.send(b"\x01\x04\0\x01\0\xca\0\0").await;
+    raw.send(&params).await;
+    raw.send(b"\x01\x04\0\x01\0\0\0\0").await;
     let head = raw.stdout("\r\n\r\n").await;
     assert_eq!(
         head,
@@ -171,6 +158,7 @@ async fn a_websocket_in_records() {
     // "Hello", masked, from RFC 6455 section 5.7, and the same unmasked.
     raw.stdin(b"\x81\x85\x37\xfa\x21\x3d\x7f\x9f\x4d\x51\x58")
         .await;
+    assert_eq!(head.len(), 0x6b);
     raw.until(|bytes| record::content(bytes, code::STDOUT, 1).ends_with(b"\x81\x05Hello"))
         .await;
     // Closing with status 1000, and the answer.
@@ -295,7 +283,7 @@ async fn whoever_does_not_take_the_tunnel_ends_it() {
 async fn an_upgrade_that_nobody_offered_is_an_error() {
     let server = served(Router::new().fallback(any(async || switching())));
     let mut with_body = offered();
-    with_body[3].1 = "4";
+    with_body.push(("CONTENT_LENGTH", "4"));
     for params in [HANDSHAKE, &with_body, &[OFFER]] {
         let mut raw = Raw::begin(&server, params).await;
         assert_eq!(raw.ended().await, 0);
@@ -451,142 +439,4 @@ async fn a_native_handler_upgrades_by_itself() {
     assert_eq!(raw.ended().await, 0);
     let mut raw = Raw::begin(&server, HANDSHAKE).await;
     assert_eq!(raw.ended().await, 1);
-}
-
-/// A WebSocket at `/echo` that gives messages back, and says so when it is closed.
-fn websocket() -> Router {
-    async fn echo(mut socket: WebSocket) {
-        while let Some(Ok(message)) = socket.recv().await {
-            let answer = match message {
-                Message::Text(text) if text == "leave" => Message::Close(Some(CloseFrame {
-                    code: 4000,
-                    reason: "you asked".into(),
-                })),
-                Message::Text(_) | Message::Binary(_) => message,
-                _ => continue,
-            };
-            if socket.send(answer).await.is_err() {
-                return;
-            }
-        }
-    }
-    Router::new().route(
-        "/echo",
-        any(async |upgrade: WebSocketUpgrade| upgrade.on_upgrade(echo)),
-    )
-}
-
-/// A WebSocket client on one request of a connection under flow control.
-async fn open_websocket(server: &Served) -> WebSocketStream<DuplexStream> {
-    let config = web::Config {
-        receive_buffer: 10_000,
-        ..web::Config::default()
-    };
-    let mut client = server.client().await;
-    client.connection = Connection::new(config);
-    client.connection.probe();
-    client.flush().await;
-    loop {
-        assert!(client.fill().await);
-        if let Some(Event::Values(values)) = client.connection.poll_event() {
-            assert!(values.flow_control.is_some() && values.upgrade == Some(true));
-            break;
-        }
-    }
-    let request = client.begin(Role::Responder, &offered());
-    let head = client.stdout(request, 1).await;
-    assert!(head.ends_with(b"\r\n\r\n"));
-    let (near, far) = duplex(64 * 1024);
-    tokio::spawn(carry(client, request, far));
-    WebSocketStream::from_raw_socket(near, protocol::Role::Client, None).await
-}
-
-/// Carries bytes between a request and the end of a pipe, until the request has ended.
-async fn carry(mut client: Client, request: Handle, far: DuplexStream) {
-    let (mut from_peer, mut to_peer) = tokio::io::split(far);
-    let mut open = true;
-    let mut buffer = vec![0; 16 * 1024];
-    while !matches!(client.connection.ended(request), Ok(Some(_))) {
-        let room = client.connection.room(request, Output::Stdin).unwrap_or(0);
-        let most = room.min(buffer.len());
-        tokio::select! {
-            count = from_peer.read(&mut buffer[..most]), if open && most > 0 => match count.unwrap_or(0) {
-                0 => {
-                    open = false;
-                    let _ = client.connection.end(request, Output::Stdin);
-                }
-                count => client.put(request, Output::Stdin, &buffer[..count]),
-            },
-            () = async { client.socket.readable().await.unwrap() } => {
-                client.fill().await;
-                while let Ok(Read::Content(content)) =
-                    client.connection.read(request, Input::Stdout, usize::MAX)
-                {
-                    if to_peer.write_all(&content).await.is_err() {
-                        break;
-                    }
-                }
-            }
-        }
-        client.flush().await;
-    }
-}
-
-#[tokio::test]
-async fn messages_of_any_size_come_back() {
-    echoes_messages().await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn on_several_threads_too() {
-    echoes_messages().await;
-}
-
-async fn echoes_messages() {
-    let server = served(websocket());
-    let mut socket = open_websocket(&server).await;
-    for size in [0, 1, 125, 126, 65_535, 65_536, 1 << 20] {
-        let content: Vec<u8> = (0..size).map(|at: usize| (at % 251) as u8).collect();
-        let message = tungstenite::Message::binary(content);
-        patient(socket.send(message.clone())).await.unwrap();
-        let answer = patient(socket.next()).await.unwrap().unwrap();
-        assert!(answer == message, "{size} bytes differ");
-    }
-    // Both ways at the same time.
-    let (mut sender, mut receiver) = socket.split();
-    let text = tungstenite::Message::text("x".repeat(100_000));
-    let sending = async {
-        for _ in 0..20 {
-            sender.send(text.clone()).await.unwrap();
-        }
-    };
-    let receiving = async {
-        for _ in 0..20 {
-            assert!(receiver.next().await.unwrap().unwrap() == text);
-        }
-    };
-    tokio::time::timeout(PATIENCE, async { tokio::join!(sending, receiving) })
-        .await
-        .unwrap();
-}
-
-#[tokio::test]
-async fn either_side_may_close_a_websocket() {
-    let server = served(websocket());
-    let mut socket = open_websocket(&server).await;
-    patient(socket.close(None)).await.unwrap();
-    let answer = patient(socket.next()).await.unwrap().unwrap();
-    assert!(answer.is_close());
-    assert!(patient(socket.next()).await.is_none());
-
-    let mut socket = open_websocket(&server).await;
-    let leave = tungstenite::Message::text("leave");
-    patient(socket.send(leave)).await.unwrap();
-    let answer = patient(socket.next()).await.unwrap().unwrap();
-    let tungstenite::Message::Close(Some(frame)) = answer else {
-        panic!("{answer:?}");
-    };
-    assert_eq!((u16::from(frame.code), &*frame.reason), (4000, "you asked"));
-    assert!(patient(socket.next()).await.is_none());
-    eventually("both have ended", || server.stats.snapshot().served == 2).await;
 }

@@ -31,8 +31,9 @@ pub struct Http<S>(S);
 ///
 /// A request that may be upgraded (see [`Config::upgrades`](crate::Config::upgrades)) has a
 /// `hyper::upgrade::OnUpgrade` among its extensions, as with hyper's own server: axum's
-/// `WebSocketUpgrade` works. When the service answers 101, what that resolves to reads STDIN and writes
-/// STDOUT, and the request lasts until it is dropped.
+/// `WebSocketUpgrade` works. When the service answers 101, what that resolves to reads STDIN and
+/// writes STDOUT, and the request lasts until it is dropped. When the request is given up, reads and
+/// writes fail.
 ///
 /// A service that fails, or whose response body fails before any of it was sent, is answered for
 /// with status 500. A body that fails later ends the request with application status 1, which says

@@ -62,7 +62,7 @@ pub(super) fn from_fastcgi(request: Request) -> Result<Converted, &'static str> 
     let uri = found.uri().ok_or("REQUEST_URI is no URI")?;
     let tunnel = (found.upgrade && request.upgrade_offered())
         .then(|| Box::new((request.stdin(), request.stdout())));
-    // Without a length there may be a body all the same, of a length that nobody knows yet; but what
+    // Without a length there may be a body all the same, of a length that nobody knows yet. What
     // comes for a tunnel is no body.
     let length = match tunnel {
         Some(_) => Some(0),

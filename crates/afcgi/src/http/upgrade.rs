@@ -1,9 +1,9 @@
 //! Upgrades for tower services (`docs/upgrade.md`): the `hyper::upgrade::OnUpgrade` among the
 //! extensions of a request, which is what axum's `WebSocketUpgrade` and its like ask for.
 //!
-//! hyper makes one for connections of its own only. So a request that may be upgraded, and no other,
-//! has such a connection, with [`Tunnel`] for a socket: its client asks for an upgrade in constant
-//! words, the head that hyper answers with goes nowhere, and after it come STDIN and STDOUT.
+//! hyper makes one for connections of its own only. So a request that may be upgraded, and no
+//! other, has such a connection, with [`Tunnel`] for a socket: its client asks for an upgrade in
+//! constant words, the head that hyper answers with goes nowhere, and after it come STDIN and STDOUT.
 
 use std::convert::Infallible;
 use std::future::poll_fn;
@@ -81,8 +81,8 @@ impl Offer {
         Some((Box::new(offer), on_upgrade))
     }
 
-    /// Opens the tunnel, and returns when the application has dropped its end of it. The head of the
-    /// response has been written.
+    /// Opens the tunnel, whose head has been written, and returns when the application has dropped
+    /// its end of it.
     pub(super) async fn accept(self: Box<Self>) {
         // The service waits for it.
         let _ = self.accept.send(());

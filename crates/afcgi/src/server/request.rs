@@ -82,9 +82,9 @@ impl Request {
     /// (`docs/upgrade.md`).
     ///
     /// It becomes one by an answer with status 101 that names the protocol in `Upgrade`: then
-    /// [`Request::stdin`] is what the client sends, up to its end, and [`Request::stdout`] goes to the
-    /// client. Whoever answers with another status declines. Handlers of HTTP requests need not know this:
-    /// they are given a `hyper::upgrade::OnUpgrade`.
+    /// [`Request::stdin`] is what the client sends, up to its end, and [`Request::stdout`] goes to
+    /// the client. Whoever answers with another status declines. Handlers of HTTP requests need not
+    /// know this: they are given a `hyper::upgrade::OnUpgrade`.
     ///
     /// ```
     /// use afcgi::{AppStatus, Request};

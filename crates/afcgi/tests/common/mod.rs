@@ -5,6 +5,8 @@
     reason = "each test file uses a part of it"
 )]
 
+pub mod upgrade;
+
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;

@@ -8,8 +8,8 @@ use nginx_sys::{
     NGX_HTTP_SWITCHING_PROTOCOLS, NGX_HTTP_UPSTREAM_INVALID_HEADER, NGX_HTTP_VERSION_11,
     NGX_PEER_NEXT, ngx_connection_t, ngx_event_free_peer_pt, ngx_event_get_peer_pt,
     ngx_event_notify_peer_pt, ngx_http_request_t, ngx_http_upstream_init_peer_pt,
-    ngx_http_upstream_srv_conf_t, ngx_int_t, ngx_module_t, ngx_palloc, ngx_peer_connection_t,
-    ngx_uint_t, sockaddr,
+    ngx_http_upstream_srv_conf_t, ngx_int_t, ngx_list_part_t, ngx_list_t, ngx_module_t, ngx_palloc,
+    ngx_peer_connection_t, ngx_table_elt_t, ngx_uint_t, sockaddr,
 };
 
 use super::log::{self, Level};

@@ -11,7 +11,7 @@ pub(crate) struct Trace {
     /// The number of the connection, and the request's id on it.
     place: Option<(c_ulong, u16)>,
     waited: Option<Duration>,
-    /// Whether it was given up before its END_REQUEST.
+    /// Whether it was aborted.
     pub(crate) aborted: bool,
     /// How long the connection was not read because of it.
     pub(crate) stalled: Duration,

@@ -341,12 +341,14 @@ impl Worker {
             } => {
                 if let Some(real) = self.reals.get_mut(real_id) {
                     real.note_end(&mut fake.trace, &relay, now);
+                    let aborts = real.connection.aborts();
                     real.take(relay.handle());
                     if gently && fake.answered {
                         relay.close_gently(&mut real.connection, now);
                     } else {
                         relay.close(&mut real.connection, now);
                     }
+                    fake.trace.aborted |= real.connection.aborts() > aborts;
                     if fake.connection.timed_out() {
                         if real.received_at <= fake.began {
                             // Nobody has heard of the application since the request began: it may

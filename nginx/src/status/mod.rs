@@ -15,9 +15,9 @@ pub(crate) use table::{Counts, Entry, Summary, summaries};
 pub(crate) enum Gauge {
     /// Connections that are established.
     Connections,
-    /// Requests on a connection that nobody has given up.
+    /// Requests on a connection that nginx is not done with.
     Active,
-    /// Requests that were given up and whose END_REQUEST has not come.
+    /// Requests that nginx is done with and whose END_REQUEST has not come.
     Draining,
     /// Requests without a connection.
     Waiting,
@@ -32,7 +32,7 @@ pub(crate) enum Count {
     BytesSent,
     /// Bytes read from connections.
     BytesReceived,
-    /// Requests that were given up before their END_REQUEST, those that stalled included.
+    /// Requests that were aborted, those that stalled included.
     Aborts,
     /// How often a connection was not read because of one request.
     Stalls,
@@ -94,6 +94,7 @@ pub(crate) struct Share {
     counts: Counts,
     shown: [u64; Gauge::ALL.len()],
     retired: bool,
+    aborts: u64,
 }
 
 impl Share {
@@ -119,6 +120,13 @@ impl Share {
         }
     }
 
+    /// So many requests were aborted on the connection so far.
+    pub(crate) fn aborted(&mut self, aborts: u64) {
+        let before = std::mem::replace(&mut self.aborts, aborts);
+        let more = aborts.saturating_sub(before);
+        self.counts.add(Count::Aborts, more as usize);
+    }
+
     /// The connection takes no more requests: counted once.
     pub(crate) fn retire(&mut self) {
         if !std::mem::replace(&mut self.retired, true) {
@@ -128,9 +136,9 @@ impl Share {
 
     /// Counts elsewhere from now on.
     pub(crate) fn transfer(&mut self, counts: Counts) {
-        let retired = self.retired;
+        let (retired, aborts) = (self.retired, self.aborts);
         *self = Self::new(counts);
-        self.retired = retired;
+        (self.retired, self.aborts) = (retired, aborts);
     }
 }
 

@@ -47,7 +47,7 @@ impl Gauge {
             Self::Draining => names(
                 "draining",
                 "requests_draining",
-                "Requests that were aborted and whose END_REQUEST has not come.",
+                "Requests that nginx is done with and whose END_REQUEST has not come.",
             ),
             Self::Waiting => names(
                 "waiting",
@@ -76,11 +76,7 @@ impl Count {
                 "received_bytes_total",
                 "Bytes read from connections.",
             ),
-            Self::Aborts => names(
-                "aborts",
-                "aborts_total",
-                "Requests that were given up before their END_REQUEST.",
-            ),
+            Self::Aborts => names("aborts", "aborts_total", "Requests that were aborted."),
             Self::Stalls => names(
                 "stalls",
                 "stalls_total",
@@ -89,7 +85,7 @@ impl Count {
             Self::StallAborts => names(
                 "stall_aborts",
                 "stall_aborts_total",
-                "Requests that were given up because they kept a connection from being read.",
+                "Requests that were aborted because they kept a connection from being read.",
             ),
             Self::Refusals => names(
                 "refusals",

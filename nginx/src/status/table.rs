@@ -393,8 +393,11 @@ pub(super) mod tests {
         one.show(Gauge::Active, 2);
         one.retire();
         one.retire();
+        one.aborted(2);
+        one.aborted(3);
         assert_eq!(all(entries)[0].gauge(Gauge::Active), 6);
         assert_eq!(all(entries)[0].count(Count::Retired), 1);
+        assert_eq!(all(entries)[0].count(Count::Aborts), 3);
         drop(one);
         assert_eq!(all(entries)[0].gauge(Gauge::Active), 4);
         two.transfer(claim(entries, "b", 1).unwrap());

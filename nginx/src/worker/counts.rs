@@ -82,7 +82,6 @@ impl Worker {
         let gone = |handle: Handle| real.connection.ended(handle) == Err(Broken::Stalled);
         if let Some(handle) = blocked.filter(|&handle| gone(handle)) {
             real.share.add(Count::StallAborts, 1);
-            real.share.add(Count::Aborts, 1);
             let fake = real.fake(handle).and_then(|fake| self.fakes.get_mut(fake));
             if let Some(fake) = fake {
                 fake.trace.aborted = true;
@@ -129,6 +128,7 @@ impl Real {
         self.share.show(Gauge::Connections, is_open.into());
         self.share.show(Gauge::Active, active);
         self.share.show(Gauge::Draining, draining);
+        self.share.aborted(self.connection.aborts());
         if self.shared && self.sock.is_some() && self.connection.is_retired() {
             self.share.retire();
         }
@@ -154,13 +154,6 @@ impl Real {
         if let Some((_, since)) = self.stall.take_if(|(by, _)| *by == handle) {
             trace.stalled += now.saturating_duration_since(since);
         }
-        let given_up = matches!(
-            self.connection.ended(handle),
-            Ok(None) | Err(Broken::Violated)
-        );
-        if given_up && !trace.aborted {
-            trace.aborted = true;
-            self.share.add(Count::Aborts, 1);
-        }
+        trace.aborted |= self.connection.ended(handle) == Err(Broken::Violated);
     }
 }

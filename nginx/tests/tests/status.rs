@@ -161,6 +161,24 @@ async fn variables_of_a_request_that_is_given_up() {
     shows(&client, &nginx, &[("aborts", 1), ("draining", 0)]).await;
 }
 
+/// What nginx needs no more of is not aborted if it ends soon.
+#[tokio::test]
+async fn variables_of_head_requests() {
+    let app = App::afcgitest(&[]).await;
+    let nginx = watched(1, app.port(), "").await;
+    let client = client();
+    let head = client.head(nginx.url("/head")).send().await;
+    assert_eq!(head.expect("a response").status().as_u16(), 200);
+    let [status, _, id, _, aborted, _] = logged(&nginx, "/head").await;
+    assert_eq!((&*status, &*id, &*aborted), ("200", "1", "0"));
+    shows(
+        &client,
+        &nginx,
+        &[("aborts", 0), ("draining", 0), ("active", 0)],
+    )
+    .await;
+}
+
 #[tokio::test]
 async fn variables_of_a_request_that_waited() {
     let app = App::afcgitest(&[]).await;

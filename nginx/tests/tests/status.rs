@@ -241,6 +241,43 @@ async fn variables_after_an_internal_redirect() {
     assert_eq!((&*status, &*id, &*aborted), ("404", "1", "0"));
 }
 
+/// Subrequests have values of their own, and the request that they belong to has none of them.
+#[tokio::test]
+async fn variables_of_subrequests() {
+    let app = App::afcgitest(&[]).await;
+    let port = app.port();
+    let nginx = Nginx::start(
+        1,
+        &format!(
+            "{SEEN} log_subrequest on;
+             server {{ listen LISTEN; {STATUS}
+                 location / {{ fastcgi_pass 127.0.0.1:{port}; }}
+                 location /pages/ {{ root .; ssi on; }} }}"
+        ),
+    )
+    .await;
+    let page = nginx.dir().join("pages/two.html");
+    std::fs::create_dir(nginx.dir().join("pages")).expect("a folder");
+    let text =
+        "<!--#include virtual=\"/delay?ms=1000\" --><!--#include virtual=\"/delay?ms=1001\" -->";
+    std::fs::write(page, text).expect("a page");
+    let body = get_ok(&client(), &nginx.url("/pages/two.html")).await;
+    assert_eq!(body, "Hello world\nHello world\n");
+    let mut ids = eventually("all three are logged", SOON, || async {
+        let log = std::fs::read_to_string(nginx.dir().join("access.log")).unwrap_or_default();
+        let ids: Vec<_> = log
+            .lines()
+            .filter_map(|line| line.split(' ').nth(3))
+            .collect();
+        <[&str; 3]>::try_from(ids)
+            .map(|ids| ids.map(str::to_owned))
+            .map_err(|_| log.clone())
+    })
+    .await;
+    ids.sort_unstable();
+    assert_eq!(ids, ["-", "1", "2"]);
+}
+
 /// It does not know flow control, and answers two requests at once, the first with 13 MB.
 async fn large_then_small() -> Fake {
     Fake::start(async |mut socket, _| {

@@ -5,6 +5,7 @@ use std::time::Instant;
 use afcgi_proto::relay::Relay;
 
 use crate::ffi::fake::FakeConnection;
+use crate::trace::Trace;
 
 /// One request of nginx's FastCGI module.
 #[derive(Debug)]
@@ -23,6 +24,7 @@ pub(crate) struct Fake {
     pub(crate) answered: bool,
     /// Whether the application refused it unprocessed.
     pub(crate) refused: bool,
+    pub(crate) trace: Trace,
 }
 
 /// What there is to know of a request before it has a connection.
@@ -70,4 +72,6 @@ pub(crate) enum Got {
 pub(crate) struct Freed {
     /// The application refused it before any output: it was not processed.
     pub(crate) refused: bool,
+    /// What the variables tell of it.
+    pub(crate) trace: Option<Trace>,
 }

@@ -13,6 +13,8 @@
 //! - [`worker`]: everything that a worker process has, and the entry points of a fake connection.
 //! - [`pool`]: the connections to one address: which one takes a request, when to open another, and
 //!   what the application said when it was asked whether it multiplexes.
+//! - [`status`]: what is counted, for all worker processes together; [`trace`]: what the variables tell
+//!   of a request.
 //! - [`ffi`]: all that touches nginx's memory. `unsafe` is there only, and no panic leaves it.
 #![deny(
     clippy::unwrap_used,
@@ -26,4 +28,6 @@ mod fake;
 mod ffi;
 mod pool;
 mod real;
+mod status;
+mod trace;
 mod worker;

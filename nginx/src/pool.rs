@@ -12,6 +12,8 @@ use afcgi_proto::Values;
 use crate::conf::Settings;
 use crate::fake::Wants;
 use crate::ffi::sock::Target;
+use crate::ffi::zone;
+use crate::status::Counts;
 
 /// For how long an application counts as one that does not multiplex, after it said so.
 const SAID_NO: Duration = Duration::from_secs(300);
@@ -76,11 +78,13 @@ pub(crate) struct Pool {
     pub(crate) waiting: VecDeque<usize>,
     /// Those that wait for a connection of their own, though others share one.
     pub(crate) alone: VecDeque<usize>,
+    pub(crate) counts: Counts,
 }
 
 impl Pool {
     pub(crate) fn new(target: Target, settings: Settings) -> Self {
         Self {
+            counts: zone::counts(&target.name),
             target,
             settings,
             verdict: Verdict::Unknown,
@@ -132,6 +136,7 @@ impl Pool {
     pub(crate) fn forget(&mut self, fake: usize) {
         self.waiting.retain(|&waiting| waiting != fake);
         self.alone.retain(|&waiting| waiting != fake);
+        self.show();
     }
 
     /// Whether as many requests wait as would fill the connections a second time.

@@ -7,6 +7,7 @@ use afcgi_proto::web::Connection;
 
 use crate::conf::Settings;
 use crate::ffi::sock::Sock;
+use crate::status::Share;
 
 /// How long connecting may take. nginx's own `fastcgi_connect_timeout` bounds each request's wait.
 pub(crate) const CONNECT_WAIT: Duration = Duration::from_secs(60);
@@ -57,6 +58,9 @@ pub(crate) struct Real {
     left: u32,
     /// Until when the application has to show that it still reads the connection.
     pub(crate) check_until: Option<Instant>,
+    pub(crate) share: Share,
+    /// The request that keeps it from being read, and since when.
+    pub(crate) stall: Option<(Handle, Instant)>,
 }
 
 impl Real {
@@ -85,6 +89,8 @@ impl Real {
             expires: now + settings.lifetime,
             left: settings.max_requests,
             check_until: None,
+            share: Share::default(),
+            stall: None,
         }
     }
 

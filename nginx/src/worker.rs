@@ -1,6 +1,8 @@
 //! All that a worker process has, and the entry points for requests on their fake connections.
-//! [`open`] finds and opens connections, [`events`] is what the event loop tells of them.
+//! [`open`] finds and opens connections, [`events`] is what the event loop tells of them, [`counts`] is
+//! what operators are told.
 
+mod counts;
 mod events;
 mod open;
 
@@ -11,6 +13,8 @@ use afcgi_proto::ProtocolStatus;
 use afcgi_proto::relay::{Recv, RelayError};
 use slab::Slab;
 
+pub(crate) use counts::recount;
+
 use crate::conf::Settings;
 use crate::fake::{Fake, Freed, Got, Place, Wants};
 use crate::ffi::fake::FakeConnection;
@@ -18,6 +22,8 @@ use crate::ffi::log::{self, Level};
 use crate::ffi::sock::{LogTo, Target};
 use crate::pool::{Pool, Verdict};
 use crate::real::Real;
+use crate::status::Count;
+use crate::trace::Trace;
 
 /// Bytes that are read from a connection in one turn of the event loop.
 const READ: usize = 128 * 1024;
@@ -114,6 +120,7 @@ impl Worker {
                 &mut pool.waiting
             };
             queue.push_back(fake);
+            pool.show();
         }
         let grown = self.grow(pool, now, log);
         // An address on this machine may have connected at once.
@@ -180,6 +187,7 @@ impl Worker {
             blocked: false,
             answered: false,
             refused: false,
+            trace: Trace::new(now),
         });
         Some(id)
     }
@@ -220,6 +228,7 @@ impl Worker {
             && end.protocol_status != ProtocolStatus::RequestComplete
         {
             let status = end.protocol_status;
+            real.share.add(Count::Refusals, 1);
             let text = format!("the application refused the request: {status:?}");
             fake.connection.log(Level::Error, 0, &text);
             fake.refused = true;
@@ -314,13 +323,11 @@ impl Worker {
     /// nginx is done with a request; `gently`: it has all that it wants of the response, which may
     /// end soon by itself.
     pub(crate) fn free(&mut self, id: usize, gently: bool) -> Freed {
-        let Some(fake) = self.recycle(id) else {
+        let Some(mut fake) = self.recycle(id) else {
             return Freed::default();
         };
         let now = Instant::now();
-        let freed = Freed {
-            refused: fake.refused,
-        };
+        fake.trace.stop_waiting(now);
         match fake.place {
             Place::Waiting => {
                 if let Some(pool) = self.pools.get_mut(fake.pool) {
@@ -333,12 +340,15 @@ impl Worker {
                 relay,
             } => {
                 if let Some(real) = self.reals.get_mut(real_id) {
+                    real.note_end(&mut fake.trace, &relay, now);
+                    let aborts = real.connection.aborts();
                     real.take(relay.handle());
                     if gently && fake.answered {
                         relay.close_gently(&mut real.connection, now);
                     } else {
                         relay.close(&mut real.connection, now);
                     }
+                    fake.trace.aborted |= real.connection.aborts() > aborts;
                     if fake.connection.timed_out() {
                         if real.received_at <= fake.began {
                             // Nobody has heard of the application since the request began: it may
@@ -360,6 +370,9 @@ impl Worker {
         if self.spare.len() < SPARE {
             self.spare.push(fake.connection);
         }
-        freed
+        Freed {
+            refused: fake.refused,
+            trace: Some(fake.trace),
+        }
     }
 }

@@ -7,7 +7,10 @@ pub(crate) mod fake;
 pub(crate) mod log;
 mod module;
 pub(crate) mod sock;
+mod status;
 mod upstream;
+mod variables;
+pub(crate) mod zone;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 

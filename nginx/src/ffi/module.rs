@@ -17,7 +17,7 @@ use nginx_sys::{
 
 use super::log::{self, Level};
 use super::upstream::Hooks;
-use super::{ERROR, OK, fence, sock};
+use super::{ERROR, OK, fence, sock, status, variables, zone};
 use crate::conf::{Readers, Settings};
 use crate::worker;
 
@@ -53,6 +53,23 @@ pub(super) fn settings(
         UNSET => explicit,
         _ => Some(explicit.unwrap_or_default()),
     }
+}
+
+/// Where nginx keeps what the module has for a request. It forgets it at an internal redirect.
+///
+/// Safety: `request` is valid.
+pub(super) unsafe fn context(request: *mut ngx_http_request_t) -> *mut *mut c_void {
+    // SAFETY: the caller's word; there is a place for every module.
+    unsafe {
+        (*request)
+            .ctx
+            .add(ngx_http_fastcgi_multiplex_module.ctx_index)
+    }
+}
+
+/// By which nginx knows that a zone is the module's.
+pub(super) fn tag() -> *mut c_void {
+    (&raw mut ngx_http_fastcgi_multiplex_module).cast()
 }
 
 /// The hooks of this configuration.
@@ -125,7 +142,7 @@ unsafe extern "C" fn merge_location(
 }
 
 /// What `NGX_CONF_ERROR` is.
-fn conf_error() -> *mut c_char {
+pub(super) fn conf_error() -> *mut c_char {
     ptr::without_provenance_mut(ERROR.cast_unsigned())
 }
 
@@ -195,12 +212,18 @@ unsafe extern "C" fn set_upstream(
     })
 }
 
+unsafe extern "C" fn preconfiguration(cf: *mut ngx_conf_t) -> ngx_int_t {
+    // SAFETY: nginx gives a configuration that it reads.
+    fence(ERROR, || unsafe { variables::add(cf) })
+}
+
 /// Stands itself before every upstream's `peer.init`, after all other modules have: outermost.
 unsafe extern "C" fn postconfiguration(cf: *mut ngx_conf_t) -> ngx_int_t {
     fence(ERROR, || {
         // SAFETY: nginx gives the http configuration, where all modules' parts are; the upstreams are
         // an array of pointers that live as long as the cycle.
         unsafe {
+            zone::settle(cf);
             let ctx = (*cf).ctx.cast::<ngx_http_conf_ctx_t>();
             let main = |index: usize| *(*ctx).main_conf.add(index);
             let ours = ngx_http_fastcgi_multiplex_module.ctx_index;
@@ -227,9 +250,16 @@ unsafe extern "C" fn postconfiguration(cf: *mut ngx_conf_t) -> ngx_int_t {
     })
 }
 
+unsafe extern "C" fn init_module(cycle: *mut ngx_cycle_t) -> ngx_int_t {
+    // SAFETY: nginx gives the new cycle, and has not freed anything of the old one.
+    fence((), || unsafe { zone::adopt(cycle) });
+    OK
+}
+
 unsafe extern "C" fn init_process(_cycle: *mut ngx_cycle_t) -> ngx_int_t {
     fence(ERROR, || {
         log::log_panics();
+        zone::begin();
         if !can_multiplex() {
             log::line(
                 Level::Warning,
@@ -256,7 +286,7 @@ const NAME: ngx_str_t = ngx_str_t {
     data: c"fastcgi_multiplex".as_ptr() as *mut u8,
 };
 
-static mut COMMANDS: [ngx_command_t; 3] = [
+static mut COMMANDS: [ngx_command_t; 5] = [
     ngx_command_t {
         name: NAME,
         // None, or several: with NGX_CONF_1MORE nginx would refuse none.
@@ -278,11 +308,13 @@ static mut COMMANDS: [ngx_command_t; 3] = [
         offset: std::mem::offset_of!(LocationConf, on),
         post: ptr::null_mut(),
     },
+    status::LOCATION,
+    status::ZONE,
     ngx_command_t::empty(),
 ];
 
 static CONTEXT: ngx_http_module_t = ngx_http_module_t {
-    preconfiguration: None,
+    preconfiguration: Some(preconfiguration),
     postconfiguration: Some(postconfiguration),
     create_main_conf: Some(create_main),
     init_main_conf: None,
@@ -298,6 +330,7 @@ static mut ngx_http_fastcgi_multiplex_module: ngx_module_t = ngx_module_t {
     ctx: (&raw const CONTEXT).cast_mut().cast(),
     commands: (&raw mut COMMANDS).cast(),
     type_: NGX_HTTP_MODULE as ngx_uint_t,
+    init_module: Some(init_module),
     init_process: Some(init_process),
     exit_process: Some(exit_process),
     ..ngx_module_t::default()

@@ -4,6 +4,7 @@
 //! requests of a turn of the event loop have written, and one timer.
 
 use std::cell::Cell;
+use std::ffi::c_ulong;
 use std::fmt;
 use std::ptr::{self, NonNull};
 use std::time::{Duration, Instant};
@@ -172,6 +173,12 @@ impl Sock {
             }
         }
         Some((sock, rc == OK))
+    }
+
+    /// nginx's number of the connection, which no other one of any worker has.
+    pub(crate) fn number(&self) -> c_ulong {
+        // SAFETY: the connection is open.
+        unsafe { (*self.connection()).number }
     }
 
     fn connection(&self) -> *mut ngx_connection_t {

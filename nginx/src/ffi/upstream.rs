@@ -14,6 +14,7 @@ use nginx_sys::{
 
 use super::log::{self, Level};
 use super::sock::{LogTo, Target};
+use super::variables::Log;
 use super::{AGAIN, BUSY, DECLINED, DONE, ERROR, OK, fence, module};
 use crate::conf::Settings;
 use crate::fake::Wants;
@@ -82,6 +83,8 @@ struct Peer {
     fake: Option<(usize, *mut ngx_connection_t)>,
     /// Whether nginx was told of a kept connection, which gives it one more try.
     told: bool,
+    /// Where the request's values are kept.
+    log: Log,
 }
 
 type ProcessHeader = Option<unsafe extern "C" fn(*mut ngx_http_request_t) -> ngx_int_t>;
@@ -217,6 +220,9 @@ unsafe extern "C" fn init(
         }
         // SAFETY: as above; the memory is the request's, and of that size.
         unsafe {
+            let Some(log) = Log::of(r) else {
+                return ERROR;
+            };
             let u = (*r).upstream;
             let wants = wants(r);
             let peer = &mut (*u).peer;
@@ -236,6 +242,7 @@ unsafe extern "C" fn init(
                 resend: false,
                 fake: None,
                 told: false,
+                log,
             });
             (*u).process_header = Some(process_header);
             peer.data = ours.cast();
@@ -314,6 +321,7 @@ unsafe extern "C" fn get(pc: *mut ngx_peer_connection_t, data: *mut c_void) -> n
         match opened {
             Some(Ok((fake, connection, used, rc))) => {
                 ours.fake = Some((fake, connection));
+                ours.log.opened(fake);
                 pc.connection = connection;
                 pc.set_cached((used && !ours.told).into());
                 ours.told |= used;
@@ -363,6 +371,7 @@ unsafe extern "C" fn free(
             // SAFETY: the request of this peer, which has an upstream.
             let gently = unsafe { is_satisfied(ours.request) };
             let freed = worker::with(|worker| worker.free(fake, gently)).unwrap_or_default();
+            ours.log.closed(freed.trace);
             if freed.refused {
                 // It works, and is busy: no failure that the balancer should count.
                 state = NGX_PEER_NEXT as ngx_uint_t;

@@ -11,6 +11,7 @@ use crate::ffi::sock::Io;
 use crate::ffi::{exiting, workers};
 use crate::pool::{MOST_IDLE, Verdict};
 use crate::real::{IDLE_WAIT, State};
+use crate::status::Count;
 
 impl Worker {
     /// There is something to read, or nginx wants idle connections closed.
@@ -73,6 +74,7 @@ impl Worker {
             },
             Io::Bytes(count) => {
                 real.received_at = now;
+                real.share.add(Count::BytesReceived, count);
                 let bytes = buffer.get(..count).unwrap_or_default();
                 let taken = real
                     .connection
@@ -140,6 +142,7 @@ impl Worker {
             match sock.send(bytes) {
                 Io::Bytes(count) => {
                     real.connection.transmitted(count);
+                    real.share.add(Count::BytesSent, count);
                     if count < length {
                         break;
                     }
@@ -197,7 +200,7 @@ impl Worker {
         if real.shared && real.state == State::Ready && real.is_expired(now) {
             real.connection.retire();
         }
-        real.connection.handle_timeout(now);
+        self.handle_timeout(id, now);
         self.tell(id, now);
         self.settle(id, now);
         if let Some(real) = self.reals.get_mut(id) {
@@ -268,12 +271,14 @@ impl Worker {
             real.connection.retire();
         }
         self.judge(pool, verdict, "that is its answer to GET_VALUES");
+        self.note_values(pool, values);
         self.serve(pool, now);
     }
 
     /// After something has happened to a connection: sends, sets the timer, and closes it if that is
     /// due.
     pub(super) fn settle(&mut self, id: usize, now: Instant) {
+        self.count(id, now);
         self.drop_retired(id);
         let Some(real) = self.reals.get_mut(id) else {
             return;
@@ -381,6 +386,7 @@ impl Worker {
                 fake.connection.wake_write();
             }
         }
+        self.count(id, now);
         self.tell(id, now);
         if self.reals.get(id).is_some_and(|real| real.live == 0) {
             self.reals.try_remove(id);
@@ -395,6 +401,7 @@ impl Worker {
         pool.idle.retain(|&other| other != id);
         match state {
             State::Connecting { .. } => {
+                pool.note_failure(errno);
                 if !shared {
                     pool.opening = pool.opening.saturating_sub(1);
                 }

@@ -12,6 +12,7 @@ use crate::ffi::log::{self, Level};
 use crate::ffi::sock::{LogTo, Sock};
 use crate::pool::{Pool, Verdict};
 use crate::real::{Real, State};
+use crate::status::{Count, Share};
 
 /// Shared connections of an address that may be held up by requests that stalled, beside those that
 /// take new ones.
@@ -54,6 +55,7 @@ impl Worker {
                     real: real_id,
                     relay: Box::new(relay),
                 };
+                real.note_place(&mut fake.trace, handle, now);
             }
             self.drop_retired(real_id);
             return true;
@@ -163,10 +165,12 @@ impl Worker {
         let entry = reals.vacant_entry();
         let id = entry.key();
         let Some((sock, connected)) = Sock::connect(&pool.target, id, log) else {
+            pool.counts.add(Count::ConnectFailures, 1);
             return false;
         };
         sock.set_idle(true);
         let mut real = Real::new(sock, pool_id, shared, &pool.settings, now);
+        real.share = Share::new(pool.counts.clone());
         real.arm(now);
         entry.insert(real);
         if shared {
@@ -203,6 +207,7 @@ impl Worker {
             pool.opening = pool.opening.saturating_sub(1);
             pool.idle.push(id);
         }
+        real.note_connected();
     }
 
     /// Gives the waiting requests of a pool their connections, as far as there are any.
@@ -269,6 +274,7 @@ impl Worker {
             }
             if let Some(pool) = self.pools.get_mut(pool_id) {
                 queue(pool).pop_front();
+                pool.show();
             }
             if let Some(fake) = self.fakes.get(fake_id) {
                 fake.connection.wake_write();
@@ -294,6 +300,7 @@ impl Worker {
                 fake.connection.wake_read();
             }
         }
+        pool.show();
     }
 
     /// Takes note of what an application said, or did not say, on a probed connection.
@@ -319,5 +326,6 @@ impl Worker {
             log::line(Level::Notice, &text);
         }
         pool.verdict = verdict;
+        pool.judged(matches!(verdict, Verdict::Shared { .. }));
     }
 }

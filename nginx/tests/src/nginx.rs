@@ -31,6 +31,8 @@ pub struct Nginx {
     pub process: Process,
     port: u16,
     dir: TempDir,
+    /// A text that marks a line of the log as wanted.
+    wanted: Option<&'static str>,
 }
 
 /// The nginx to test in.
@@ -128,7 +130,12 @@ impl Nginx {
         let http = http.replace("LISTEN", &format!("127.0.0.1:{port} backlog=8192"));
         let dir = configure(workers, &http);
         let process = Process::start("nginx", &command(dir.path()), &dir.path().join("log"));
-        let mut nginx = Self { process, port, dir };
+        let mut nginx = Self {
+            process,
+            port,
+            dir,
+            wanted: None,
+        };
         eventually("nginx listens", SOON, || {
             nginx.process.assert_running();
             async move {
@@ -238,24 +245,35 @@ impl Nginx {
         self.signal(Signal::QUIT);
     }
 
+    /// Kills a worker, and takes it that nginx finds that alarming.
+    pub fn kill_worker(&mut self, id: u32) {
+        self.wanted = Some("exited on signal 9");
+        kill(id, Signal::KILL);
+    }
+
     fn signal(&self, signal: Signal) {
-        let pid = i32::try_from(self.process.id())
-            .ok()
-            .and_then(Pid::from_raw)
-            .expect("a process id");
-        kill_process(pid, signal).expect("a signal to nginx");
+        kill(self.process.id(), signal);
     }
 
     /// Fails the test if nginx has logged that something is wrong with itself.
     pub fn assert_clean(&self) {
         let log = self.log();
         for line in log.lines() {
+            let wanted = self.wanted.is_some_and(|text| line.contains(text));
             let bad = ["[emerg]", "[alert]", "[crit]"]
                 .iter()
                 .any(|level| line.contains(level));
-            assert!(!bad, "in nginx's log: {line}");
+            assert!(!bad || wanted, "in nginx's log: {line}");
         }
     }
+}
+
+fn kill(id: u32, signal: Signal) {
+    let pid = i32::try_from(id)
+        .ok()
+        .and_then(Pid::from_raw)
+        .expect("a process id");
+    kill_process(pid, signal).expect("a signal to nginx");
 }
 
 impl Drop for Nginx {

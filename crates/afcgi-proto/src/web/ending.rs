@@ -140,6 +140,7 @@ impl Connection {
         if let Ok(request) = self.table.get_mut(handle) {
             request.linger = None;
         }
+        self.aborts = self.aborts.saturating_add(1);
         if self.config.requests == 1 {
             self.retired = true;
             self.leave(handle, None);

@@ -9,6 +9,7 @@ use crate::error::ConnectionError;
 use crate::inbox::{Broken, least_room};
 use crate::reader::Fragment;
 use crate::record::{EndRequest, RecordType, RequestId};
+use crate::table::Handle;
 use crate::values::Values;
 
 impl Connection {
@@ -64,11 +65,16 @@ impl Connection {
     /// Whether [`Connection::receive`] would take nothing now: a request has to be read first,
     /// until half of its buffer is free.
     pub fn is_blocked(&self) -> bool {
-        self.blocked.is_some_and(|blocked| {
-            let limit = self.config.receive_buffer;
-            (self.table.get(blocked.handle))
-                .is_ok_and(|request| request.room(blocked.stream, limit) < least_room(limit, true))
-        })
+        self.blocked_by().is_some()
+    }
+
+    /// The request that has to be read first, if the connection [is blocked](Self::is_blocked).
+    pub fn blocked_by(&self) -> Option<Handle> {
+        let blocked = self.blocked?;
+        let limit = self.config.receive_buffer;
+        (self.table.get(blocked.handle))
+            .is_ok_and(|request| request.room(blocked.stream, limit) < least_room(limit, true))
+            .then_some(blocked.handle)
     }
 
     /// The application closed the connection: every active request ends as truncated. The error

@@ -101,6 +101,7 @@ pub struct Connection {
     events: VecDeque<Event>,
     /// Requests that were given up and whose END_REQUEST has not come.
     draining: usize,
+    aborts: u64,
     /// When to look for those that drain for too long.
     drain_check_at: Option<Instant>,
     /// Requests that have ended and whose consumer has not taken note.
@@ -149,6 +150,7 @@ impl Connection {
             writer,
             events: VecDeque::new(),
             draining: 0,
+            aborts: 0,
             drain_check_at: None,
             ended: 0,
             probes: 0,
@@ -168,6 +170,12 @@ impl Connection {
     /// Requests that were given up and are held until their END_REQUEST comes.
     pub fn draining(&self) -> usize {
         self.draining
+    }
+
+    /// Requests that were aborted so far: by ABORT_REQUEST, or by the end of the connection where it
+    /// carries one request at a time.
+    pub fn aborts(&self) -> u64 {
+        self.aborts
     }
 
     /// Whether [`Connection::open`] would succeed. A connection that was not read because of one of

@@ -22,6 +22,7 @@ fn one_that_ends_soon_is_not_aborted_and_its_id_serves_again() {
     assert_eq!(web.events(), [web::Event::Released]);
     web.pass(2 * SECOND);
     assert_eq!(web.output(), b"");
+    assert_eq!(web.conn.aborts(), 0);
     assert_eq!(web.begin().id().get(), 1);
 }
 
@@ -36,6 +37,7 @@ fn one_that_goes_on_for_too_long_is_aborted() {
     assert_eq!(record::outline(&web.output()), [(code::ABORT, 1, 0)]);
     web.pass(SECOND);
     assert_eq!(web.output(), b"", "once");
+    assert_eq!(web.conn.aborts(), 1);
     web.feed(record::response(1, b"late"));
     assert_eq!(web.conn.active(), 0);
     // as that of any other that was aborted, the id is not used again.
@@ -90,4 +92,5 @@ fn on_a_connection_for_one_request_the_connection_is_kept_if_it_ends() {
     web.pass(SECOND);
     assert_eq!(web.output(), b"");
     assert!(web.conn.is_finished(), "closing it is the abort");
+    assert_eq!(web.conn.aborts(), 1);
 }

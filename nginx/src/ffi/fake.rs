@@ -105,6 +105,7 @@ impl FakeConnection {
             connection.set_tcp_nopush(ngx_connection_tcp_nopush_e_NGX_TCP_NOPUSH_DISABLED);
             for event in [&mut (*at).read, &mut (*at).write] {
                 event.data = at.cast();
+                event.handler = Some(nobody);
                 event.index = NGX_INVALID_INDEX as usize;
                 event.log = log::cycle_log();
                 event.set_active(1);
@@ -134,23 +135,8 @@ impl FakeConnection {
     /// Takes the fake out of nginx's timers and queues, and away from the request and its log: nginx
     /// is done with it.
     pub(crate) fn silence(&self) {
-        let at = self.0.as_ptr();
-        // SAFETY: valid (see the type), so is the pool that nginx has made for it; the flags say truly
-        // whether the events are in the tree and the queue.
-        unsafe {
-            (*at).connection.log = log::cycle_log();
-            if let Some(pool) = (*at).connection.pool.as_mut() {
-                pool.log = log::cycle_log();
-            }
-            for event in [&raw mut (*at).read, &raw mut (*at).write] {
-                if (*event).timer_set() != 0 {
-                    ngx_del_timer(event);
-                }
-                if (*event).posted() != 0 {
-                    ngx_delete_posted_event(event);
-                }
-            }
-        }
+        // SAFETY: valid (see the type), and a fake.
+        unsafe { silence(self.as_ptr()) };
     }
 
     /// Whether nginx gave up waiting for the application.
@@ -179,6 +165,33 @@ impl Drop for FakeConnection {
         }
     }
 }
+
+/// See [`FakeConnection::silence`].
+///
+/// Safety: `connection` is a fake.
+pub(super) unsafe fn silence(connection: *mut ngx_connection_t) {
+    let at = connection.cast::<Raw>();
+    // SAFETY: the caller's word; the pool that nginx has made for it is valid too, and the flags say
+    // truly whether the events are in the tree and the queue.
+    unsafe {
+        (*at).connection.log = log::cycle_log();
+        if let Some(pool) = (*at).connection.pool.as_mut() {
+            pool.log = log::cycle_log();
+        }
+        for event in [&raw mut (*at).read, &raw mut (*at).write] {
+            if (*event).timer_set() != 0 {
+                ngx_del_timer(event);
+            }
+            if (*event).posted() != 0 {
+                ngx_delete_posted_event(event);
+            }
+            (*event).handler = Some(nobody);
+        }
+    }
+}
+
+/// What hears of the events of a fake that no request has.
+unsafe extern "C" fn nobody(_event: *mut ngx_event_t) {}
 
 /// Safety: `event` is valid.
 unsafe fn wake(event: *mut ngx_event_t) {

@@ -12,6 +12,7 @@ use nginx_sys::{
     ngx_peer_connection_t, ngx_table_elt_t, ngx_uint_t, sockaddr,
 };
 
+use super::fake;
 use super::log::{self, Level};
 use super::sock::{LogTo, Target};
 use super::variables::Log;
@@ -363,11 +364,17 @@ unsafe extern "C" fn free(
 ) {
     // SAFETY: nginx gives back what `init` has set, with the peer that it belongs to.
     let (pc, ours) = unsafe { (&mut *pc, &mut *data.cast::<Peer>()) };
+    let used = ours.fake.take();
+    if let Some((_, connection)) = used {
+        // Whatever becomes of what follows, nginx must not close it, and it must not call nginx.
+        if pc.connection == connection {
+            pc.connection = std::ptr::null_mut();
+        }
+        // SAFETY: it was made by `get`, and the worker has it yet.
+        unsafe { fake::silence(connection) };
+    }
     fence((), || {
-        if let Some((fake, connection)) = ours.fake.take() {
-            if pc.connection == connection {
-                pc.connection = std::ptr::null_mut();
-            }
+        if let Some((fake, _)) = used {
             // SAFETY: the request of this peer, which has an upstream.
             let gently = unsafe { is_satisfied(ours.request) };
             let freed = worker::with(|worker| worker.free(fake, gently)).unwrap_or_default();

@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::OnceLock;
 use std::time::Duration;
 
 use afcgi_interop::process::Process;
@@ -59,26 +58,30 @@ fn build() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../build")
 }
 
-fn module() -> &'static str {
-    static MODULE: OnceLock<String> = OnceLock::new();
-    MODULE.get_or_init(|| {
-        let module = build().join("ngx_http_fastcgi_multiplex_module.so");
-        assert!(
-            module.is_file(),
-            "{} is not there: run make module",
-            module.display()
-        );
-        module.display().to_string()
-    })
+fn module(file: &str) -> String {
+    let module = build().join(file);
+    assert!(
+        module.is_file(),
+        "{} is not there: run make module, and nginx/build.sh --panics",
+        module.display()
+    );
+    module.display().to_string()
 }
+
+/// The module as users have it.
+const MODULE: &str = "ngx_http_fastcgi_multiplex_module.so";
 
 /// A folder with a configuration: `http` is what the http block holds, besides what every test needs.
 pub fn configure(workers: u32, http: &str) -> TempDir {
+    configure_with(MODULE, workers, http)
+}
+
+fn configure_with(file: &str, workers: u32, http: &str) -> TempDir {
     let dir = tempfile::Builder::new()
         .prefix("afcgi-nginx")
         .tempdir()
         .expect("a temporary folder");
-    let module = module();
+    let module = module(file);
     let config = format!(
         "load_module {module};
 daemon off;
@@ -125,10 +128,25 @@ pub fn check(http: &str) -> (bool, String) {
 impl Nginx {
     /// Starts nginx with `LISTEN` in `http` replaced by its address, and waits until it listens.
     pub async fn start(workers: u32, http: &str) -> Self {
+        Self::start_with(MODULE, workers, http).await
+    }
+
+    /// An nginx with one worker like that of [`Nginx::before`], and with the module every thousandth callback of which panics.
+    pub async fn panicking(app: u16) -> Self {
+        let http = format!(
+            "fastcgi_multiplex on;
+             server {{ listen LISTEN; location / {{ fastcgi_pass 127.0.0.1:{app}; }} }}"
+        );
+        let mut nginx = Self::start_with("panics.so", 1, &http).await;
+        nginx.wanted = Some("injected");
+        nginx
+    }
+
+    async fn start_with(file: &str, workers: u32, http: &str) -> Self {
         raise_limit();
         let port = free_port();
         let http = http.replace("LISTEN", &format!("127.0.0.1:{port} backlog=8192"));
-        let dir = configure(workers, &http);
+        let dir = configure_with(file, workers, &http);
         let process = Process::start("nginx", &command(dir.path()), &dir.path().join("log"));
         let mut nginx = Self {
             process,

@@ -341,6 +341,40 @@ async fn head_and_x_accel_redirect_let_the_rest_come() {
     assert_eq!(*seen.lock().expect("no panic"), [0_u16; 0], "aborted");
 }
 
+/// A mistake in any callback costs the requests that it was about, and no worker.
+#[tokio::test]
+async fn panics_end_no_worker() {
+    let app = App::afcgitest(&[]).await;
+    let nginx = Nginx::panicking(app.port()).await;
+    let workers = nginx.workers();
+    let client = client();
+    let mut failed = 0;
+    for round in 0..40_u64 {
+        let requests = (0..50).map(async |n| {
+            let body = noise(20_000, round * 50 + n);
+            let request = client.post(nginx.url("/echo")).body(body.clone());
+            let Ok(response) = request.send().await else {
+                return false;
+            };
+            let good = response.status() == 200;
+            // What is called complete is complete, and is nobody else's.
+            match response.bytes().await {
+                Ok(answer) if good => assert!(answer == body, "a wrong body"),
+                Ok(_) | Err(_) => return false,
+            }
+            true
+        });
+        failed += (join_all(requests).await.iter())
+            .filter(|good| !**good)
+            .count();
+    }
+    let panics = nginx.log().matches("injected").count();
+    assert!(panics >= 10, "{panics} panics");
+    // One that takes the connection with it takes all that are on it.
+    assert!(failed <= 50 * panics, "{failed} failed of {panics} panics");
+    assert_eq!(nginx.workers(), workers);
+}
+
 /// Many requests at once open one connection, not many; and again when that is lost.
 #[tokio::test]
 async fn connecting_is_done_once_for_all() {

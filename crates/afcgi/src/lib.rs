@@ -16,14 +16,17 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod address;
+pub mod client;
 mod http;
 pub mod server;
 
 pub use afcgi_proto::inbox::Broken;
 pub use afcgi_proto::{Gone, Params, RequestId, Role};
 
+pub use self::address::{Address, AddressError};
 pub use self::http::{Body, BodyError, Http, RemoteAddr, http};
 pub use self::server::{
-    Address, App, AppStatus, Config, InputStream, Listener, OutputStream, Over, ReadError, Request,
-    Server, Stats, Stopping, UnixOptions, Upgrades, native, serve,
+    App, AppStatus, Config, InputStream, Listener, OutputStream, Over, ReadError, Request, Server,
+    Stats, Stopping, UnixOptions, Upgrades, native, serve,
 };

@@ -1,0 +1,673 @@
+//! The connections to one address, and what is known of the application there.
+//!
+//! Whether it multiplexes is asked on each shared connection before a request is put on it: the
+//! application may be another one since the last. That it does not is remembered for a
+//! while, since that kind gets many connections.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use afcgi_proto::Values;
+use tokio::sync::oneshot;
+
+use super::config::Config;
+use super::error::Error;
+use super::place::{Place, Wants};
+use super::resolve::Target;
+use super::shared::Shared;
+use super::stats::Counters;
+
+/// Shared connections that may be held up by requests that stalled, beside those that take new ones.
+const MOST_STALLED: usize = 1024;
+
+/// What is known of the application at an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    /// It has not been asked: requests wait for its answer.
+    Unknown,
+    /// The last answer was that it multiplexes, with flow control or without. Without, a request with
+    /// a body gets a connection of its own: where nobody reads it, nothing else on its connection
+    /// would be read either.
+    Shared { controlled: bool },
+    /// One request at a time and connection, so many of which are kept idle; asked again after
+    /// `until`, while requests go on.
+    Single { until: Option<Instant>, idle: usize },
+}
+
+#[derive(Debug)]
+pub(super) struct Pool {
+    pub(super) target: Target,
+    pub(super) name: Arc<str>,
+    pub(super) config: Arc<Config>,
+    pub(super) counters: Arc<Counters>,
+    state: Mutex<State>,
+    /// Requests that wait or have a place.
+    load: AtomicUsize,
+}
+
+#[derive(Debug)]
+struct State {
+    verdict: Verdict,
+    /// Shared connections that take requests.
+    shared: Vec<Arc<Shared>>,
+    /// Whether a shared connection is being opened or asked.
+    opening_shared: bool,
+    /// Connections for one request at a time that have none; the one used last is at the end.
+    idle: Vec<Arc<Shared>>,
+    /// All of that kind, those that are being opened included.
+    singles: usize,
+    opening_singles: usize,
+    /// What the application says it takes.
+    most_connections: usize,
+    most_requests: usize,
+    /// Requests without a place, in the order of their arrival.
+    waiting: VecDeque<Waiter>,
+    /// Those that wait for a connection of their own, though others share one.
+    alone: VecDeque<Waiter>,
+    queued: usize,
+    backoff: Backoff,
+    closed: bool,
+}
+
+#[derive(Debug)]
+struct Waiter {
+    tell: oneshot::Sender<Result<Place, Error>>,
+    wants: Wants,
+}
+
+/// What came of connecting lately.
+#[derive(Debug, Default)]
+struct Backoff {
+    /// Failures in a row.
+    failures: u32,
+    retry_at: Option<Instant>,
+    error: Option<Arc<io::Error>>,
+}
+
+/// Places that nobody wants any more: to be dropped after the lock.
+type Unwanted = Vec<Place>;
+
+impl Pool {
+    pub(super) fn new(target: Target, config: Arc<Config>, counters: Arc<Counters>) -> Arc<Self> {
+        let verdict = match config.multiplex {
+            true => Verdict::Unknown,
+            false => Verdict::Single {
+                until: None,
+                idle: config.single_idle,
+            },
+        };
+        Arc::new(Self {
+            name: target.to_string().into(),
+            target,
+            config,
+            counters,
+            state: Mutex::new(State {
+                verdict,
+                shared: Vec::new(),
+                opening_shared: false,
+                idle: Vec::new(),
+                singles: 0,
+                opening_singles: 0,
+                most_connections: usize::MAX,
+                most_requests: usize::MAX,
+                waiting: VecDeque::new(),
+                alone: VecDeque::new(),
+                queued: 0,
+                backoff: Backoff::default(),
+                closed: false,
+            }),
+            load: AtomicUsize::new(0),
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Requests that wait or have a place.
+    pub(super) fn load(&self) -> usize {
+        self.load.load(Ordering::Relaxed)
+    }
+
+    /// Whether connecting failed lately; `None`: it did not, otherwise whether it may be tried again.
+    pub(super) fn failing(&self) -> Option<bool> {
+        let state = self.lock();
+        (state.backoff.failures > 0).then(|| !state.backoff.holds(Instant::now()))
+    }
+
+    /// Opens a connection to see whether that works again.
+    pub(super) fn try_again(self: &Arc<Self>) {
+        let mut state = self.lock();
+        if state.backoff.failures > 0
+            && !state.backoff.holds(Instant::now())
+            && !state.is_opening()
+            && !state.closed
+        {
+            let shared = !matches!(state.verdict, Verdict::Single { .. });
+            self.open(&mut state, shared);
+        }
+    }
+
+    /// A place on a connection for a request, as soon as there is one.
+    pub(super) async fn acquire(self: &Arc<Self>, wants: Wants) -> Result<Place, Error> {
+        let load = Load::new(self);
+        let receiver = {
+            let mut state = self.lock();
+            if state.closed {
+                return Err(Error::Closed);
+            }
+            if !state.is_overtaking(wants)
+                && let Some(place) = self.try_place(&mut state, wants)
+            {
+                self.spread(&mut state);
+                drop(load);
+                return Ok(place);
+            }
+            if state.queued >= self.config.queue.max(1) {
+                return Err(Error::QueueFull);
+            }
+            let (tell, receiver) = oneshot::channel();
+            let waiter = Waiter { tell, wants };
+            let alone = state.isolates(wants);
+            match alone {
+                true => state.alone.push_back(waiter),
+                false => state.waiting.push_back(waiter),
+            }
+            self.grow(&mut state);
+            if !state.has_hope(alone) {
+                let error = self.unreachable(&state);
+                match alone {
+                    true => drop(state.alone.pop_back()),
+                    false => drop(state.waiting.pop_back()),
+                }
+                return Err(error);
+            }
+            state.queued += 1;
+            receiver
+        };
+        let queued = Queued::new(self);
+        let waited = tokio::time::timeout(self.config.queue_timeout, receiver).await;
+        drop(queued);
+        match waited {
+            Ok(Ok(result)) => result,
+            Ok(Err(_)) => Err(Error::Closed),
+            Err(_) => Err(Error::QueueTimeout),
+        }
+    }
+
+    /// Returns when it is known whether the application can be connected to.
+    pub(super) async fn ready(self: &Arc<Self>) -> Result<(), Error> {
+        let wants = Wants {
+            body: false,
+            single: false,
+        };
+        self.acquire(wants).await.map(drop)
+    }
+
+    /// Puts a request on a connection that has room for it.
+    fn try_place(self: &Arc<Self>, state: &mut State, wants: Wants) -> Option<Place> {
+        if state.active() >= state.most_requests {
+            return None;
+        }
+        if !state.isolates(wants) {
+            let least = state
+                .shared
+                .iter()
+                .map(|shared| (shared, shared.lock().usage(wants.body)))
+                .filter_map(|(shared, usage)| Some((shared, usage?)))
+                .min_by_key(|&(_, usage)| usage)
+                .map(|(shared, _)| Arc::clone(shared))?;
+            let (handle, served) = {
+                let mut connection = least.lock();
+                (connection.open()?, connection.served)
+            };
+            return Some(Place::new(self, least, handle, served));
+        }
+        while let Some(single) = state.idle.pop() {
+            let (handle, served) = {
+                let mut connection = single.lock();
+                (connection.open(), connection.served)
+            };
+            if let Some(handle) = handle {
+                return Some(Place::new(self, single, handle, served));
+            }
+            // It is lost or retired, and its driver about to say so.
+        }
+        None
+    }
+
+    /// Gives waiting requests their places, as far as there are any.
+    fn serve(self: &Arc<Self>, state: &mut State) -> Unwanted {
+        let mut unwanted = Vec::new();
+        while let Some(wants) = next(&mut state.waiting) {
+            if matches!(state.verdict, Verdict::Shared { .. }) && state.isolates(wants) {
+                state.alone.extend(state.waiting.pop_front());
+                continue;
+            }
+            let Some(place) = self.try_place(state, wants) else {
+                break;
+            };
+            give(&mut state.waiting, place, &mut unwanted);
+        }
+        while let Some(wants) = next(&mut state.alone) {
+            let single = Wants {
+                single: true,
+                ..wants
+            };
+            let Some(place) = self.try_place(state, single) else {
+                break;
+            };
+            give(&mut state.alone, place, &mut unwanted);
+        }
+        self.grow(state);
+        unwanted
+    }
+
+    /// Opens the connections that waiting requests need.
+    fn grow(self: &Arc<Self>, state: &mut State) {
+        let now = Instant::now();
+        if state.closed || state.backoff.holds(now) {
+            return;
+        }
+        let wanted = state.singles_wanted();
+        let ask = match state.verdict {
+            Verdict::Single { until, .. } => {
+                wanted > 0 && until.is_some_and(|at| at <= now) && state.shared.is_empty()
+            }
+            Verdict::Unknown | Verdict::Shared { .. } => {
+                !state.waiting.is_empty() && state.usable() < self.config.connections.max(1)
+            }
+        };
+        let most = self.config.connections.max(1).saturating_add(MOST_STALLED);
+        if ask && !state.opening_shared && state.shared.len() < most {
+            self.open(state, true);
+        }
+        let most = self.config.single_connections.max(1);
+        let most = most.min(state.most_connections);
+        while state.opening_singles + state.idle.len() < wanted && state.singles < most {
+            // After a failure one connection is to show that it works again.
+            if state.backoff.failures > 0 && state.is_opening() {
+                break;
+            }
+            self.open(state, false);
+        }
+    }
+
+    /// Opens a further shared connection beside those in use, if more are wanted.
+    fn spread(self: &Arc<Self>, state: &mut State) {
+        let more = matches!(state.verdict, Verdict::Shared { .. })
+            && state.shared.len() < self.config.connections
+            && !state.opening_shared
+            && !state.backoff.holds(Instant::now());
+        if more && !state.closed {
+            self.open(state, true);
+        }
+    }
+
+    fn open(self: &Arc<Self>, state: &mut State, shared: bool) {
+        if shared {
+            state.opening_shared = true;
+        } else {
+            state.singles += 1;
+            state.opening_singles += 1;
+        }
+        tokio::spawn(super::connection::run(Arc::clone(self), shared));
+    }
+
+    /// A connection has been established.
+    pub(super) fn connected(self: &Arc<Self>, multiplexed: bool) -> Arc<Shared> {
+        self.counters.opened();
+        let mut config = self.config.connection.clone();
+        if !multiplexed {
+            config.requests = 1;
+        }
+        let most = self.config.max_requests;
+        let shared = Shared::new(config, multiplexed, most, Arc::clone(&self.counters));
+        let mut state = self.lock();
+        if state.backoff.failures > 0 {
+            tracing::info!(address = %self.name, "the application can be connected to again");
+        }
+        state.backoff = Backoff::default();
+        if state.closed {
+            shared.retire();
+        }
+        if !multiplexed {
+            state.opening_singles -= 1;
+            shared.lock().idle = true;
+            state.idle.push(Arc::clone(&shared));
+            let unwanted = self.serve(&mut state);
+            drop(state);
+            drop(unwanted);
+        }
+        shared
+    }
+
+    /// A connection could not be opened: those that wait for it hear of it, unless there are others.
+    pub(super) fn connect_failed(self: &Arc<Self>, multiplexed: bool, error: io::Error) {
+        self.counters.connect_failures();
+        let error = Arc::new(error);
+        let mut state = self.lock();
+        if multiplexed {
+            state.opening_shared = false;
+        } else {
+            state.singles -= 1;
+            state.opening_singles -= 1;
+        }
+        let backoff = &mut state.backoff;
+        if backoff.failures == 0 {
+            tracing::warn!(address = %self.name, %error, "cannot connect to the application");
+        }
+        backoff.fail(&self.config, Arc::clone(&error));
+        let error = Error::Connect {
+            address: Arc::clone(&self.name),
+            source: error,
+        };
+        let alone_fails = !state.has_hope(true);
+        let shared_fails = !state.has_hope(false);
+        let mut failed = Vec::new();
+        if shared_fails {
+            failed.extend(std::mem::take(&mut state.waiting));
+        }
+        if alone_fails {
+            failed.extend(std::mem::take(&mut state.alone));
+        }
+        drop(state);
+        for waiter in failed {
+            // Whoever does not wait any more need not know.
+            let _ = waiter.tell.send(Err(error.clone()));
+        }
+    }
+
+    fn unreachable(&self, state: &State) -> Error {
+        let backoff = &state.backoff;
+        let (Some(source), Some(at)) = (&backoff.error, backoff.retry_at) else {
+            return Error::QueueFull;
+        };
+        Error::Unreachable {
+            address: Arc::clone(&self.name),
+            source: Arc::clone(source),
+            retry_in: at.saturating_duration_since(Instant::now()),
+        }
+    }
+
+    /// The application has answered GET_VALUES on a connection that is to be shared.
+    pub(super) fn answered(self: &Arc<Self>, shared: &Arc<Shared>, values: &Values) {
+        let number = |n: u32| usize::try_from(n).unwrap_or(usize::MAX).max(1);
+        let most_requests = values.max_reqs.map_or(usize::MAX, number);
+        let mut state = self.lock();
+        state.opening_shared = false;
+        state.most_connections = values.max_conns.map_or(usize::MAX, number);
+        state.most_requests = most_requests;
+        let why = "that is its answer to GET_VALUES";
+        if values.mpxs_conns == Some(true) && most_requests > 1 {
+            let most = u16::try_from(most_requests).unwrap_or(u16::MAX);
+            shared.lock().connection.limit_requests(most);
+            let controlled = shared.lock().connection.is_controlled();
+            self.judge(&mut state, Verdict::Shared { controlled }, why);
+            state.shared.push(Arc::clone(shared));
+            if state.closed {
+                shared.retire();
+            }
+        } else {
+            // An idle connection takes a process of the application: leave half of them to others.
+            let idle = values.max_conns.map_or(1, |most| number(most) / 2);
+            let verdict = Verdict::Single {
+                until: Instant::now().checked_add(self.config.verdict_time),
+                idle: idle.min(self.config.single_idle),
+            };
+            self.judge(&mut state, verdict, why);
+            // It is closed, and nothing is lost with it.
+            shared.lock().connection.retire();
+        }
+        let unwanted = self.serve(&mut state);
+        drop(state);
+        drop(unwanted);
+    }
+
+    /// The application has not answered GET_VALUES, or refused what it should take.
+    pub(super) fn silent(self: &Arc<Self>, shared: &Arc<Shared>, why: &str) {
+        let mut state = self.lock();
+        if !state.shared.iter().any(|other| Arc::ptr_eq(other, shared)) {
+            state.opening_shared = false;
+        }
+        let verdict = Verdict::Single {
+            until: Instant::now().checked_add(self.config.verdict_time / 10),
+            idle: 0,
+        };
+        self.judge(&mut state, verdict, why);
+        state.shared.retain(|other| !Arc::ptr_eq(other, shared));
+        shared.retire();
+        let unwanted = self.serve(&mut state);
+        drop(state);
+        drop(unwanted);
+    }
+
+    fn judge(&self, state: &mut State, verdict: Verdict, why: &str) {
+        let kind = |verdict| match verdict {
+            Verdict::Unknown => "has not been asked",
+            Verdict::Shared { controlled: true } => "multiplexes, with flow control",
+            Verdict::Shared { controlled: false } => "multiplexes, without flow control",
+            Verdict::Single { .. } => "gets one request per connection",
+        };
+        if kind(state.verdict) != kind(verdict) {
+            tracing::info!(address = %self.name, why, "the application {}", kind(verdict));
+        }
+        state.verdict = verdict;
+    }
+
+    /// A request has left a connection, so that there may be room.
+    pub(super) fn settle(self: &Arc<Self>, shared: &Arc<Shared>) {
+        let mut state = self.lock();
+        if !shared.multiplexed {
+            let mut connection = shared.lock();
+            let free = connection.is_quiet() && connection.connection.has_room();
+            if free && !connection.idle {
+                connection.idle = true;
+                drop(connection);
+                state.idle.push(Arc::clone(shared));
+            }
+        }
+        let unwanted = self.serve(&mut state);
+        let most = match state.verdict {
+            Verdict::Unknown => 0,
+            Verdict::Shared { .. } => self.config.single_idle,
+            Verdict::Single { idle, .. } => idle,
+        };
+        while state.idle.len() > most {
+            state.idle.remove(0).retire();
+        }
+        drop(state);
+        drop(unwanted);
+    }
+
+    /// A connection is no more; `probing`: before it was known what it is good for.
+    pub(super) fn gone(self: &Arc<Self>, shared: &Arc<Shared>, probing: bool) {
+        self.counters.closed();
+        if shared.multiplexed && probing {
+            // It speaks, and closes at a GET_VALUES.
+            self.silent(shared, "it closes the connection at GET_VALUES");
+        }
+        let mut state = self.lock();
+        state.shared.retain(|other| !Arc::ptr_eq(other, shared));
+        state.idle.retain(|other| !Arc::ptr_eq(other, shared));
+        if !shared.multiplexed {
+            state.singles -= 1;
+        }
+        let unwanted = self.serve(&mut state);
+        drop(state);
+        drop(unwanted);
+    }
+
+    /// No new requests; connections are closed when their last request has ended.
+    pub(super) fn close(&self) {
+        let mut state = self.lock();
+        state.closed = true;
+        // Whoever waits finds the sender gone.
+        state.waiting.clear();
+        state.alone.clear();
+        let open: Vec<_> = state.shared.drain(..).collect();
+        let idle: Vec<_> = state.idle.drain(..).collect();
+        drop(state);
+        for shared in open.into_iter().chain(idle) {
+            shared.retire();
+        }
+    }
+}
+
+/// What the request at the head of a queue wants, of those that still wait.
+fn next(queue: &mut VecDeque<Waiter>) -> Option<Wants> {
+    while let Some(waiter) = queue.front() {
+        if !waiter.tell.is_closed() {
+            return Some(waiter.wants);
+        }
+        queue.pop_front();
+    }
+    None
+}
+
+fn give(queue: &mut VecDeque<Waiter>, place: Place, unwanted: &mut Unwanted) {
+    match queue.pop_front() {
+        Some(waiter) => unwanted.extend(waiter.tell.send(Ok(place)).err().and_then(Result::ok)),
+        None => unwanted.push(place),
+    }
+}
+
+impl State {
+    /// Whether a request needs a connection of its own.
+    fn isolates(&self, wants: Wants) -> bool {
+        match self.verdict {
+            Verdict::Unknown => wants.single,
+            Verdict::Shared { controlled } => wants.single || (wants.body && !controlled),
+            Verdict::Single { .. } => true,
+        }
+    }
+
+    /// Whether others wait for the same.
+    fn is_overtaking(&mut self, wants: Wants) -> bool {
+        let alone = self.isolates(wants);
+        next(&mut self.waiting).is_some() || (alone && next(&mut self.alone).is_some())
+    }
+
+    fn is_opening(&self) -> bool {
+        self.opening_shared || self.opening_singles > 0
+    }
+
+    /// Requests that wait for connections of their own.
+    fn singles_wanted(&self) -> usize {
+        match self.verdict {
+            Verdict::Single { .. } => self.waiting.len() + self.alone.len(),
+            Verdict::Unknown | Verdict::Shared { .. } => self.alone.len(),
+        }
+    }
+
+    /// Whether there is a connection to wait for.
+    fn has_hope(&self, alone: bool) -> bool {
+        let single = alone || matches!(self.verdict, Verdict::Single { .. });
+        match single {
+            true => self.singles > 0,
+            false => self.opening_shared || !self.shared.is_empty(),
+        }
+    }
+
+    /// Shared connections that are not held up.
+    fn usable(&self) -> usize {
+        let held_up = |shared: &&Arc<Shared>| !shared.lock().connection.is_stalled();
+        self.shared.iter().filter(held_up).count()
+    }
+
+    /// Requests that the application works on, where that may be over its limit.
+    fn active(&self) -> usize {
+        if self.most_requests == usize::MAX {
+            return 0;
+        }
+        let shared = self.shared.iter();
+        let shared: usize = shared.map(|shared| shared.lock().connection.active()).sum();
+        shared + (self.singles - self.opening_singles).saturating_sub(self.idle.len())
+    }
+}
+
+impl Backoff {
+    /// Whether it is too early to try again.
+    fn holds(&self, now: Instant) -> bool {
+        self.retry_at.is_some_and(|at| at > now)
+    }
+
+    fn fail(&mut self, config: &Config, error: Arc<io::Error>) {
+        let now = Instant::now();
+        // Those that were tried at the same time count as one.
+        if !self.holds(now) {
+            let wait = backoff(config, self.failures, fastrand::f64());
+            self.failures = self.failures.saturating_add(1);
+            self.retry_at = now.checked_add(wait);
+        }
+        self.error = Some(error);
+    }
+}
+
+/// The pause after so many failures before this one; `chance` is from 0 to 1.
+fn backoff(config: &Config, failures: u32, chance: f64) -> Duration {
+    let wait = config.backoff.saturating_mul(1 << failures.min(16));
+    wait.min(config.backoff_most).mul_f64(1.0 - chance / 2.0)
+}
+
+/// Counts a request in the pool's load, until it has a place or none.
+struct Load<'a>(&'a Pool);
+
+impl<'a> Load<'a> {
+    fn new(pool: &'a Pool) -> Self {
+        pool.load.fetch_add(1, Ordering::Relaxed);
+        Self(pool)
+    }
+}
+
+impl Drop for Load<'_> {
+    fn drop(&mut self) {
+        self.0.load.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Counts a request in the queue.
+struct Queued<'a>(&'a Pool);
+
+impl<'a> Queued<'a> {
+    fn new(pool: &'a Pool) -> Self {
+        pool.counters.queued();
+        Self(pool)
+    }
+}
+
+impl Drop for Queued<'_> {
+    fn drop(&mut self) {
+        self.0.lock().queued -= 1;
+        self.0.counters.unqueued();
+    }
+}
+
+impl Pool {
+    pub(super) fn enter(&self) {
+        self.load.fetch_add(1, Ordering::Relaxed);
+        self.counters.begin();
+    }
+
+    pub(super) fn leave(&self) {
+        self.load.fetch_sub(1, Ordering::Relaxed);
+        self.counters.end();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_up_to_a_limit_and_differ() {
+        let config = Config::default();
+        assert_eq!(backoff(&config, 0, 0.0), Duration::from_millis(100));
+        assert_eq!(backoff(&config, 1, 0.0), Duration::from_millis(200));
+        assert_eq!(backoff(&config, 1, 1.0), Duration::from_millis(100));
+        assert_eq!(backoff(&config, 1000, 0.0), Duration::from_secs(10));
+    }
+}

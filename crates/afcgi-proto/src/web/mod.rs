@@ -295,7 +295,7 @@ impl Connection {
             credit: 0,
         };
         if let Some(granted) = self.granted {
-            let window = self.windows.begin(credit::clamp(self.config.window));
+            let window = self.windows.begin(credit::initial(self.config.window));
             request.flow = Some(Flow::new(granted, window));
             body.flags |= FLOW_CONTROL;
             body.credit = window;

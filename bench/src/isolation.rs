@@ -259,10 +259,11 @@ impl Case {
             STAGES.map(str::to_owned),
         );
         let mut others = Others::new();
+        let mut end = String::new();
         for round in 1..=rounds {
             progress(&format!("round {round} of {rounds}: {}", self.title()));
-            let round = self.round(&mut setup, &mut load, options)?;
-            for (row, figures) in round.figures.iter().enumerate() {
+            let figures = self.round(&mut setup, &mut load, options)?;
+            for (row, figures) in figures.figures.iter().enumerate() {
                 if let Some(failure) = &figures.failure {
                     eprintln!("\r\x1b[K{}, {}: {failure}", self.title(), STAGES[row]);
                 }
@@ -277,10 +278,11 @@ impl Case {
                     latency.add(row, column, Ok(value));
                 }
             }
-            let stuck = round.figures[SECOND_STAGE].stats.completed == 0;
-            others.add(round, self.moved(options));
+            let stuck = figures.figures[SECOND_STAGE].stats.completed == 0;
+            others.add(figures, self.moved(options));
             if stuck {
-                // Nothing goes any more, long after the cause has gone: further rounds would show the same.
+                // Further rounds would show the same, long after the cause has gone.
+                end = format!("\nGiven up after round {round}: nothing was answered any more.\n");
                 break;
             }
         }
@@ -289,7 +291,11 @@ impl Case {
         if !compared {
             self.goals(&latency, &others, targets);
         }
-        Ok(format!("{}\n{}", latency.markdown(None), others.0.body()))
+        Ok(format!(
+            "{}\n{}{end}",
+            latency.markdown(None),
+            others.table.body()
+        ))
     }
 
     fn round(self, setup: &mut Setup, load: &mut Load, options: &Options) -> Result<Round> {
@@ -423,10 +429,14 @@ impl Case {
 }
 
 /// What is measured beside latencies.
-struct Others(Table);
+struct Others {
+    table: Table,
+    /// Resident bytes of the worker and of the application before the first round.
+    start: Option<[u64; 2]>,
+}
 
-const WORKER_GROWTH: &str = "worker: growth at most, MB";
-const APPLICATION_GROWTH: &str = "application: growth at most, MB";
+const WORKER_GROWTH: &str = "worker: growth over the start, peak, MB";
+const APPLICATION_GROWTH: &str = "application: growth over the start, peak, MB";
 const CONNECTIONS: &str = "connections to the application";
 const SLOW: &str = "part of its due that the slow one got";
 const OTHERS: [&str; 10] = [
@@ -444,40 +454,45 @@ const OTHERS: [&str; 10] = [
 
 impl Others {
     fn new() -> Self {
-        Self(Table::new(
-            "",
-            vec!["figure".to_owned()],
-            OTHERS.map(str::to_owned),
-        ))
+        let columns = vec!["figure".to_owned()];
+        Self {
+            table: Table::new("", columns, OTHERS.map(str::to_owned)),
+            start: None,
+        }
     }
 
     fn add(&mut self, round: Round, due: u64) {
         let [alone, beside, _, second] = &round.figures;
         let over = |figures: &Figures| Ok(figures.micros(0.99) / alone.micros(0.99).max(1.0));
         let megabytes = |bytes: u64| Ok(bytes as f64 / 1e6);
-        let grown = |memory: &Memory| megabytes(memory.most.saturating_sub(memory.before));
+        let [worker, application] =
+            *(self.start).get_or_insert([round.worker.before, round.application.before]);
+        let grown = |memory: &Memory, start| megabytes(memory.most.saturating_sub(start));
         let connections = round.connections.context("/stats does not answer");
         let values = [
             over(beside),
             over(second),
             megabytes(round.worker.before),
-            grown(&round.worker),
+            grown(&round.worker, worker),
             megabytes(round.worker.after),
             megabytes(round.application.before),
-            grown(&round.application),
+            grown(&round.application, application),
             megabytes(round.application.after),
             connections.map(|count| count as f64),
             round.slow.map(|moved| moved as f64 / due as f64),
         ];
         for (row, value) in values.into_iter().enumerate() {
-            if !self.0.is_closed(row, 0) {
-                self.0.add(row, 0, value);
+            if !self.table.is_closed(row, 0) {
+                self.table.add(row, 0, value);
             }
         }
     }
 
     fn samples(&self, name: &str) -> Option<impl Iterator<Item = f64>> {
-        let cell = self.0.find(name, 0).filter(|cell| cell.note.is_none())?;
+        let cell = self
+            .table
+            .find(name, 0)
+            .filter(|cell| cell.note.is_none())?;
         Some(cell.samples.iter().copied())
     }
 

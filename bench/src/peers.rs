@@ -179,6 +179,7 @@ impl Places {
                     .arg(target),
             )?;
         }
+        std::fs::create_dir_all(&self.peers)?;
         for peer in peers {
             let Source::Go(folder) = peer.source else {
                 continue;

@@ -12,8 +12,10 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::http::request;
 
-/// From one piece to the next.
+/// From one piece that is read to the next.
 const BEAT: Duration = Duration::from_millis(20);
+/// From one piece of an upload to the next: as a line would bring it, and not in bursts that are a load of their own.
+const UPLOAD_BEAT: Duration = Duration::from_millis(5);
 /// How long the server may neither give nor take anything.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Bytes that the kernel holds for a slow reader: as on a slow line, not the megabytes of loopback.
@@ -146,7 +148,7 @@ fn upload(
             .write_all(&piece[..due])
             .with_context(|| format!("nobody takes the body after {done} bytes"))?;
         done += due as u64;
-        thread::sleep(BEAT);
+        thread::sleep(UPLOAD_BEAT);
     }
     stream.set_read_timeout(Some(BEAT))?;
     while !leave.load(Ordering::Relaxed) {

@@ -111,6 +111,8 @@ pub struct Connection {
     blocked: Option<Blocked>,
     /// Active requests that have kept the connection from being read.
     stalled: usize,
+    /// The first of them, which may overflow its buffer.
+    overflowing: Option<Handle>,
     /// Requests that drain and have not been aborted, and when they are to be; in that order.
     lingering: VecDeque<(Instant, Handle)>,
     retired: bool,
@@ -156,6 +158,7 @@ impl Connection {
             probes: 0,
             blocked: None,
             stalled: 0,
+            overflowing: None,
             lingering: VecDeque::new(),
             retired: false,
             lost: false,

@@ -396,9 +396,10 @@ impl Case {
                 |value| value <= MOST,
             ));
         }
-        let most_worker = match self.application {
-            Application::Afcgitest => MOST_WORKER,
-            Application::Go => MOST_WORKER_UNCONTROLLED,
+        let most_worker = if self.application == Application::Go {
+            MOST_WORKER_UNCONTROLLED
+        } else {
+            MOST_WORKER
         };
         targets.push(goal(
             &format!("{title}: MB by which the worker grows, at most {most_worker}"),

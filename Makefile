@@ -1,12 +1,14 @@
 # Two commands matter: `make run` and `make test`. Each installs what it lacks, and says what.
 
-.PHONY: help run test module bench clean
+.PHONY: help run test module bench isolation hosts clean
 
 help:
 	@echo 'make run      build everything, start nginx with the module on 127.0.0.1:8888 and afcgitest on 127.0.0.1:5000'
 	@echo 'make test     everything that CI runs: format, lints, documentation, tests, web servers'
 	@echo 'make module   the nginx module alone: nginx/build/ngx_http_fastcgi_multiplex_module.so'
 	@echo 'make bench    the measurements, with a dated record in bench/records/'
+	@echo 'make isolation whether one slow request can hurt the others: a measurement of ten minutes, with a record too'
+	@echo 'make hosts    nginx before applications on several hosts (as root, in network namespaces), one of which is cut off'
 	@echo 'make clean    remove what was built'
 
 run:
@@ -20,6 +22,12 @@ module:
 
 bench:
 	@scripts/bench.sh
+
+isolation:
+	@scripts/isolation.sh
+
+hosts:
+	@scripts/hosts.sh
 
 clean:
 	@scripts/clean.sh

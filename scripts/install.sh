@@ -7,6 +7,7 @@
 #   build   base and nginx
 #   test    build, and the web servers and languages that the tests talk to
 #   bench   build, and the peers that are measured
+#   hosts   build, and what makes network namespaces
 #
 # It installs packages of Debian (12 and later) as root or through sudo, starts none of the daemons among them and leaves those it has
 # installed disabled, so that they do not come up with the machine either.
@@ -48,6 +49,9 @@ bench_needs=(
     "haproxy: haproxy"
     "golang-go: go"
     "libfcgi-dev: /usr/include/fcgiapp.h"
+)
+hosts_needs=(
+    "iproute2: ip"
 )
 # The services that these packages bring.
 daemons="nginx haproxy lighttpd apache2 caddy php*-fpm"
@@ -230,7 +234,8 @@ case ${1-} in
     build) needs=("${base_needs[@]}" "${nginx_needs[@]}") ;;
     test) needs=("${base_needs[@]}" "${nginx_needs[@]}" "${test_needs[@]}") ;;
     bench) needs=("${base_needs[@]}" "${nginx_needs[@]}" "${bench_needs[@]}") ;;
-    *) die "usage: scripts/install.sh base|nginx|build|test|bench" ;;
+    hosts) needs=("${base_needs[@]}" "${nginx_needs[@]}" "${hosts_needs[@]}") ;;
+    *) die "usage: scripts/install.sh base|nginx|build|test|bench|hosts" ;;
 esac
 
 mapfile -t packages < <(missing "${needs[@]}")
@@ -239,6 +244,6 @@ if [ ${#packages[@]} != 0 ]; then
 fi
 
 case $1 in
-    base | build | bench) need_rust ;;
+    base | build | bench | hosts) need_rust ;;
     test) need_rust rustfmt clippy ;;
 esac

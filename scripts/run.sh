@@ -108,6 +108,7 @@ Try, in another terminal:
   curl -N 'http://127.0.0.1:$web/events?n=5&ms=500'
   seq 200 | xargs -P 200 -I{} curl -s 'http://127.0.0.1:$web/delay?ms=5000' | sort | uniq -c
   curl http://127.0.0.1:$web/stats
+  curl http://127.0.0.1:$web/-/multiplex
 
 Ctrl-C stops both. Their logs are in ${logs#"$root"/}.
 END

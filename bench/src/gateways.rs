@@ -125,7 +125,8 @@ fn once(places: &Places, gateway: Gateway, cores: Cores, options: &Options) -> R
     Ok(used.as_secs_f64() * 1e6 / completed as f64)
 }
 
-fn worker(master: &Process) -> Result<u32> {
+/// The one worker of an nginx.
+pub(crate) fn worker(master: &Process) -> Result<u32> {
     let deadline = Instant::now() + Duration::from_secs(5);
     loop {
         if let [worker] = process::children(master.pid())?[..] {
@@ -147,22 +148,10 @@ impl Gateway {
     }
 
     fn command(self, folder: &Path, configuration: &Path) -> Vec<String> {
-        let (folder, configuration) = (
-            folder.display().to_string(),
-            configuration.display().to_string(),
-        );
-        let words: &[&str] = if self.is_nginx() {
-            &["nginx", "-p", &folder, "-e", "stderr", "-c", &configuration]
-        } else {
-            &["haproxy", "-db", "-f", &configuration]
-        };
-        words.iter().map(|&word| word.to_owned()).collect()
+        command(self.is_nginx(), folder, configuration)
     }
 
     fn configuration(self, places: &Places, port: u16, behind: &str) -> String {
-        let module = places
-            .root
-            .join("nginx/build/ngx_http_fastcgi_multiplex_module.so");
         match self {
             Self::NginxReturn => nginx(
                 "",
@@ -176,15 +165,12 @@ impl Gateway {
                 port,
                 PASS,
             ),
-            Self::NginxModule => {
-                let load = format!("load_module {};", module.display());
-                nginx(
-                    &load,
-                    &format!("server {behind}; fastcgi_multiplex;"),
-                    port,
-                    PASS,
-                )
-            }
+            Self::NginxModule => nginx(
+                &load_module(places),
+                &format!("server {behind}; fastcgi_multiplex;"),
+                port,
+                PASS,
+            ),
             Self::HaproxyMpxs { bufsize } => haproxy(
                 port,
                 behind,
@@ -196,9 +182,30 @@ impl Gateway {
     }
 }
 
+/// The command of nginx or HAProxy, in a folder and with a configuration.
+pub(crate) fn command(is_nginx: bool, folder: &Path, configuration: &Path) -> Vec<String> {
+    let (folder, configuration) = (
+        folder.display().to_string(),
+        configuration.display().to_string(),
+    );
+    let words: &[&str] = if is_nginx {
+        &["nginx", "-p", &folder, "-e", "stderr", "-c", &configuration]
+    } else {
+        &["haproxy", "-db", "-f", &configuration]
+    };
+    words.iter().map(|&word| word.to_owned()).collect()
+}
+
+/// The directive that loads the module.
+pub(crate) fn load_module(places: &Places) -> String {
+    let module = "nginx/build/ngx_http_fastcgi_multiplex_module.so";
+    format!("load_module {};", places.root.join(module).display())
+}
+
 const PASS: &str = "fastcgi_pass application; fastcgi_keep_conn on;";
 
-fn nginx(load: &str, servers: &str, port: u16, location: &str) -> String {
+/// A configuration of nginx: the `servers` of the upstream `application`, and what is in the only location.
+pub(crate) fn nginx(load: &str, servers: &str, port: u16, location: &str) -> String {
     // `user root` only matters to a master that runs as root, in a folder that only root can read.
     let user = if rustix::process::geteuid().is_root() {
         "user root;"
@@ -232,7 +239,8 @@ http {{
     )
 }
 
-fn haproxy(port: u16, behind: &str, bufsize: u32, option: &str) -> String {
+/// A configuration of HAProxy, with further options of its fcgi-app.
+pub(crate) fn haproxy(port: u16, behind: &str, bufsize: u32, option: &str) -> String {
     format!(
         "global
     nbthread 1

@@ -2,6 +2,8 @@
 //! checked: its framing (Content-Length or chunked), status 200 and the expected body. Enough to load a gateway on
 //! loopback with; not a general client.
 
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use mio::{Events, Poll, Token};
@@ -68,12 +70,8 @@ impl Load {
                 started: None,
             });
         }
-        let request = format!(
-            "GET {} HTTP/1.1\r\nHost: www.example.org\r\nUser-Agent: afcgi-bench\r\nAccept: */*\r\n\r\n",
-            config.path
-        );
         let shared = Shared {
-            request: request.into_bytes(),
+            request: request("GET", &config.path, ""),
             expect: config.expect,
             template: Vec::new(),
             stats: Stats::default(),
@@ -231,8 +229,41 @@ impl Client {
     }
 }
 
+/// The head of a request; `fields` are lines of their own.
+pub(crate) fn request(method: &str, path: &str, fields: &str) -> Vec<u8> {
+    format!(
+        "{method} {path} HTTP/1.1\r\nHost: www.example.org\r\nUser-Agent: afcgi-bench\r\nAccept: */*\r\n{fields}\r\n"
+    )
+    .into_bytes()
+}
+
+/// The body of one GET on a connection of its own, which must be answered with status 200 within `patience`.
+pub fn get(address: SocketAddr, path: &str, patience: Duration) -> Result<Vec<u8>, LoadError> {
+    let deadline = Instant::now() + patience;
+    let mut stream = TcpStream::connect_timeout(&address, patience)?;
+    stream.write_all(&request("GET", path, ""))?;
+    let (mut input, mut piece) = (Vec::new(), [0; 4096]);
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(LoadError::Stalled { unanswered: 1 });
+        }
+        stream.set_read_timeout(Some(left))?;
+        match stream.read(&mut piece) {
+            Ok(0) => return Err(LoadError::Closed { unanswered: 1 }),
+            Ok(got) => input.extend_from_slice(&piece[..got]),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => continue,
+            Err(error) => return Err(error.into()),
+        }
+        if let Some((status, body, _)) = answer(&input)? {
+            Expect::Ok.check(status, &body)?;
+            return Ok(body);
+        }
+    }
+}
+
 /// Status, body and length of a complete answer; `None` while it is not complete.
-fn answer(input: &[u8]) -> Result<Option<(u16, Vec<u8>, usize)>, LoadError> {
+pub(crate) fn answer(input: &[u8]) -> Result<Option<(u16, Vec<u8>, usize)>, LoadError> {
     let protocol = |error: httparse::Error| LoadError::Protocol(format!("not HTTP: {error}"));
     let mut headers = [httparse::EMPTY_HEADER; 64];
     let mut response = httparse::Response::new(&mut headers);

@@ -2,13 +2,16 @@
 //! that end with their guard, their CPU time and memory ([`process`]).
 //!
 //! The generators are closed loops on one thread: a fixed number of requests is always on its way, and each answer
-//! is checked before the next request takes its place. They share no code with the protocol crate, so that a mistake
-//! there cannot hide here.
+//! is checked before the next request takes its place. [`paced`] sends by the clock instead, for latencies, and [`slow`]
+//! has the clients that hold something up. None shares code with the protocol crate, so that a mistake there cannot hide
+//! here.
 
 #![forbid(unsafe_code)]
 
 pub mod fcgi;
 pub mod http;
 pub mod load;
+pub mod paced;
 pub mod process;
 pub mod request;
+pub mod slow;

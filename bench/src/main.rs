@@ -1,4 +1,5 @@
 //! `afcgi-bench run` measures this project beside its peers and writes a dated record (`make bench`);
+//! `afcgi-bench isolation` whether one request can hurt the others (`make isolation`);
 //! `afcgi-bench fcgi` and `afcgi-bench http` are the generators by themselves.
 
 #![forbid(unsafe_code)]
@@ -6,6 +7,7 @@
 mod application;
 mod gateways;
 mod held;
+mod isolation;
 mod machine;
 mod peers;
 mod suite;
@@ -32,6 +34,8 @@ struct Cli {
 enum Command {
     /// Measure everything, peers included, and write a record
     Run(suite::Options),
+    /// Measure whether one request can hurt the others on a shared connection, and write a record
+    Isolation(isolation::Options),
     /// Load a FastCGI application
     Fcgi(Fcgi),
     /// Load a web server with HTTP/1.1 keep-alive clients
@@ -94,6 +98,7 @@ struct Http {
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Run(options) => suite::run(&options),
+        Command::Isolation(options) => isolation::run(&options),
         Command::Fcgi(options) => load_fcgi(options),
         Command::Http(options) => load_http(options),
     };

@@ -30,7 +30,8 @@ enum Source {
     Own,
     /// `bench/peers/`, the workspace there.
     Rust,
-    Go,
+    /// The folder of a Go program.
+    Go(&'static str),
     C,
 }
 
@@ -87,7 +88,7 @@ pub(crate) const PEERS: [Peer; 7] = [
     },
     Peer {
         name: "Go net/http/fcgi",
-        source: Source::Go,
+        source: Source::Go("bench/peers/go"),
         program: "peer-go",
         prefix: "127.0.0.1:",
         arguments: &[],
@@ -107,6 +108,28 @@ pub(crate) const PEERS: [Peer; 7] = [
 
 /// The canned-reply application, which also stands behind the gateways.
 pub(crate) const RAW: Peer = PEERS[0];
+
+/// [`OWN`] as it is by default.
+pub(crate) const ROUTES: Peer = Peer {
+    name: OWN,
+    source: Source::Own,
+    program: "afcgitest",
+    prefix: "127.0.0.1:",
+    arguments: &[],
+    multiplexes: true,
+    holds: true,
+};
+
+/// The routes of afcgitest on Go's net/http/fcgi.
+pub(crate) const GO_ROUTES: Peer = Peer {
+    name: "Go net/http/fcgi",
+    source: Source::Go("interop/peers/go"),
+    program: "peer-go-routes",
+    prefix: "127.0.0.1:",
+    arguments: &[],
+    multiplexes: true,
+    holds: true,
+};
 
 /// Where sources and programs are.
 #[derive(Clone, Debug)]
@@ -156,10 +179,14 @@ impl Places {
                     .arg(target),
             )?;
         }
-        for peer in of(Source::Go) {
+        std::fs::create_dir_all(&self.peers)?;
+        for peer in peers {
+            let Source::Go(folder) = peer.source else {
+                continue;
+            };
             command(
                 Command::new("go")
-                    .current_dir(self.root.join("bench/peers/go"))
+                    .current_dir(self.root.join(folder))
                     .args(["build", "-o"])
                     .arg(self.program(peer))
                     .arg("."),
@@ -194,7 +221,7 @@ impl Places {
         match peer.source {
             Source::Own => self.release.join(peer.program),
             Source::Rust => self.peers.join("release").join(peer.program),
-            Source::Go | Source::C => self.peers.join(peer.program),
+            Source::Go(_) | Source::C => self.peers.join(peer.program),
         }
     }
 }

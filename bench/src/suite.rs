@@ -1,7 +1,7 @@
 //! The whole comparison: what is measured in which order, what the figures are held against, and the record.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use afcgi_bench::process;
@@ -58,6 +58,16 @@ pub(crate) struct Cores {
     pub(crate) load: usize,
 }
 
+impl Cores {
+    /// The first two that this process may run on.
+    pub(crate) fn find() -> Result<Self> {
+        match process::cores()?[..] {
+            [server, load, ..] => Ok(Self { server, load }),
+            _ => bail!("two cores are needed, one for the server and one for the load"),
+        }
+    }
+}
+
 impl Options {
     pub(crate) fn window(&self) -> Duration {
         Duration::from_millis(self.window)
@@ -84,10 +94,7 @@ pub(crate) fn progress(text: &str) {
 /// Measures, prints, writes the record.
 pub(crate) fn run(options: &Options) -> Result<()> {
     let start = Instant::now();
-    let cores = match process::cores()?[..] {
-        [server, load, ..] => Cores { server, load },
-        _ => bail!("two cores are needed, one for the server and one for the load"),
-    };
+    let cores = Cores::find()?;
     let places = Places::find()?;
     let machine = machine::describe(&places.root);
     process::pin(cores.load)?;
@@ -123,13 +130,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     }
     eprint!("\r\x1b[K");
 
-    let date = time::OffsetDateTime::now_utc().date();
-    let date = format!(
-        "{:04}-{:02}-{:02}",
-        date.year(),
-        u8::from(date.month()),
-        date.day()
-    );
+    let date = today();
     let text = record(
         &date,
         &machine,
@@ -138,33 +139,66 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         &targets,
         start.elapsed(),
     );
+    publish(
+        &places,
+        &text,
+        (!options.no_record).then_some(Record {
+            folder: options.records.as_deref(),
+            name: &date,
+        }),
+    )?;
+    verdict(options.check, &targets)
+}
+
+/// Where a record goes.
+pub(crate) struct Record<'a> {
+    /// The default is bench/records.
+    pub(crate) folder: Option<&'a Path>,
+    pub(crate) name: &'a str,
+}
+
+/// Prints a record, and writes it.
+pub(crate) fn publish(places: &Places, text: &str, record: Option<Record<'_>>) -> Result<()> {
     // A failure may name a file. Where this working copy lies is nobody's business.
     let text = text.replace(&format!("{}/", places.root.display()), "");
     print!("{text}");
-    if !options.no_record {
-        let folder = options
-            .records
-            .clone()
-            .unwrap_or_else(|| places.root.join("bench/records"));
+    if let Some(Record { folder, name }) = record {
+        let folder = folder.map_or_else(|| places.root.join("bench/records"), Path::to_owned);
         fs::create_dir_all(&folder)?;
-        let path = folder.join(format!("{date}.md"));
+        let path = folder.join(format!("{name}.md"));
         fs::write(&path, &text)?;
         eprintln!("written to {}", path.display());
     }
+    Ok(())
+}
+
+/// Whether the targets are met, where that is asked.
+pub(crate) fn verdict(check: bool, targets: &[Goal]) -> Result<()> {
     let missed = targets.iter().filter(|target| !target.met).count();
-    if options.check && missed > 0 {
+    if check && missed > 0 {
         bail!("{missed} of {} targets missed", targets.len());
     }
     Ok(())
 }
 
+/// The date, in UTC.
+pub(crate) fn today() -> String {
+    let date = time::OffsetDateTime::now_utc().date();
+    format!(
+        "{:04}-{:02}-{:02}",
+        date.year(),
+        u8::from(date.month()),
+        date.day()
+    )
+}
+
 /// What a figure is held against.
-struct Goal {
+pub(crate) struct Goal {
     text: String,
     met: bool,
 }
 
-fn goal(what: &str, value: Option<f64>, unit: &str, met: impl Fn(f64) -> bool) -> Goal {
+pub(crate) fn goal(what: &str, value: Option<f64>, unit: &str, met: impl Fn(f64) -> bool) -> Goal {
     let shown = value.map_or("not measured".to_owned(), |value| {
         format!("{}{unit}", figure(value))
     });
@@ -247,7 +281,13 @@ fn record(
         text.push('\n');
         text.push_str(section);
     }
-    text.push_str("\n## Targets\n\n");
+    text.push_str(&targets_text(targets));
+    text
+}
+
+/// The last section of a record.
+pub(crate) fn targets_text(targets: &[Goal]) -> String {
+    let mut text = "\n## Targets\n\n".to_owned();
     for target in targets {
         text.push_str(&format!(
             "- {}: {}\n",

@@ -111,20 +111,7 @@ impl Table {
 
     /// The table, and below it each row as a multiple of `base`.
     pub(crate) fn markdown(&self, base: Option<&str>) -> String {
-        let mut text = format!("## {}\n\n", self.title);
-        let lines = self
-            .rows
-            .iter()
-            .map(|(name, cells)| (name.clone(), cells.iter().map(Cell::show).collect()));
-        text.push_str(&grid(
-            &self.columns,
-            "median (smallest–largest)",
-            lines.collect(),
-        ));
-        for failure in &self.failures {
-            let failure = failure.lines().next().unwrap_or_default();
-            let _ = write!(text, "\n- fails: {failure}\n");
-        }
+        let mut text = format!("## {}\n\n{}", self.title, self.body());
         let Some(base) = base.filter(|base| self.rows.iter().any(|row| row.0 == *base)) else {
             return text;
         };
@@ -141,6 +128,22 @@ impl Table {
             &format!("as a multiple of {base}"),
             ratios.collect(),
         ));
+        text
+    }
+}
+
+impl Table {
+    /// The table without its title, and what went wrong.
+    pub(crate) fn body(&self) -> String {
+        let lines = self
+            .rows
+            .iter()
+            .map(|(name, cells)| (name.clone(), cells.iter().map(Cell::show).collect()));
+        let mut text = grid(&self.columns, "median (smallest–largest)", lines.collect());
+        for failure in &self.failures {
+            let failure = failure.lines().next().unwrap_or_default();
+            let _ = write!(text, "\n- fails: {failure}\n");
+        }
         text
     }
 }
@@ -184,6 +187,7 @@ fn grid(columns: &[String], corner: &str, lines: Vec<(String, Vec<String>)>) -> 
 /// About three digits that mean something.
 pub(crate) fn figure(value: f64) -> String {
     match value {
+        0.0 => "0".to_owned(),
         value if value < 1.0 => format!("{value:.3}"),
         value if value < 10.0 => format!("{value:.2}"),
         value if value < 100.0 => format!("{value:.1}"),

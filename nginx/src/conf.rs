@@ -17,6 +17,8 @@ pub(crate) struct Settings {
     memory: usize,
     /// Bytes of a response that are held where there is no flow control.
     buffer: usize,
+    /// Bytes more of it that are held to reach what others have behind it.
+    overflow: usize,
     /// How long a full buffer may hold up the other requests of its connection.
     stall_timeout: Duration,
     /// How long a shared connection is kept without a request.
@@ -36,6 +38,7 @@ impl Default for Settings {
             window: config.window,
             memory: config.windows_total,
             buffer: config.receive_buffer,
+            overflow: config.overflow,
             stall_timeout: Duration::from_secs(5),
             idle_timeout: Duration::from_secs(60),
             lifetime: Duration::from_secs(3600),
@@ -107,6 +110,10 @@ impl Settings {
                 let most = "it must be a size from 4k to 1g";
                 self.buffer = within(size(value), 4 * KIB, GIB, most)?;
             }
+            b"overflow" => {
+                let most = "it must be a size from 0 to 1g";
+                self.overflow = within(size(value), 0, GIB, most)?;
+            }
             b"memory" => {
                 let most = "it must be a size from 1m to 64g";
                 self.memory = within(size(value), MIB, 64 * GIB, most)?;
@@ -137,6 +144,7 @@ impl Settings {
             window_most: default.window_most.max(self.window),
             windows_total: self.memory,
             receive_buffer: self.buffer,
+            overflow: self.overflow,
             stall_timeout: self.stall_timeout,
             ..default
         }
@@ -144,7 +152,7 @@ impl Settings {
 }
 
 /// The names of the parameters, for those who have another.
-const KNOWN: &str = "connections=, requests=, window=, memory=, buffer=, stall_timeout=, \
+const KNOWN: &str = "connections=, requests=, window=, memory=, buffer=, overflow=, stall_timeout=, \
                      idle_timeout=, lifetime= and max_requests= are known";
 
 /// Why a parameter is no good.

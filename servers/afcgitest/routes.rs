@@ -19,6 +19,8 @@ const PATTERN: usize = 251;
 const CHUNK: usize = PATTERN * 256;
 /// Bytes of a body that `/echo` keeps in memory.
 const ECHO_MEMORY: usize = 1 << 20;
+/// Bytes that a WebSocket reads at a time; it holds as many while it is open.
+const WEBSOCKET_BUFFER: usize = 4096;
 /// Bytes of a message that `/websocket` gives back.
 const WEBSOCKET_MESSAGE: usize = 16 << 20;
 /// The longest wait that a request may ask for.
@@ -138,6 +140,7 @@ static WEBSOCKET: LazyLock<Router> = LazyLock::new(|| {
         upgrade
             .max_message_size(WEBSOCKET_MESSAGE)
             .max_frame_size(WEBSOCKET_MESSAGE)
+            .read_buffer_size(WEBSOCKET_BUFFER)
             .on_upgrade(websocket)
     }))
 });

@@ -37,6 +37,10 @@ const PAGE: &str = include_str!("page.html");
 const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; \
                       connect-src 'self'; img-src data:; base-uri 'none'; frame-ancestors 'none'";
 
+/// Bytes that a WebSocket reads at a time. It holds as many while it is open, 128 KiB if nothing is
+/// said.
+const BUFFER: usize = 4096;
+
 /// Bytes of a message that `echo` gives back; it holds one at a time, there and back.
 const ECHO: usize = 16 << 20;
 
@@ -86,6 +90,7 @@ where
         Ok(upgrade) => upgrade
             .max_message_size(most)
             .max_frame_size(most)
+            .read_buffer_size(BUFFER)
             .on_upgrade(run),
         Err(rejection) => rejection.into_response(),
     }

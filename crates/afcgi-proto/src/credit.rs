@@ -84,10 +84,8 @@ impl Budget {
         }
     }
 
-    /// Takes the window that a request begins with: `wanted` bytes, fewer as less is left. Never
-    /// nothing: who may send nothing is never given more.
+    /// Takes the window that a request begins with: `wanted` bytes, fewer as less is left.
     pub(crate) fn begin(&mut self, wanted: u32) -> u32 {
-        let wanted = wanted.max(1);
         let part = self.left.checked_div(PART).unwrap_or_default();
         let least = clamp(SMALLEST_WINDOW).min(wanted);
         let window = u32::try_from(part.max(0)).unwrap_or(u32::MAX);
@@ -109,6 +107,11 @@ impl Budget {
 /// A number of bytes as initial credit.
 pub(crate) fn clamp(bytes: usize) -> u32 {
     u32::try_from(bytes).unwrap_or(MAX_CREDIT).min(MAX_CREDIT)
+}
+
+/// The same, and never nothing: who may send nothing is never given more.
+pub(crate) fn initial(bytes: usize) -> u32 {
+    clamp(bytes).max(1)
 }
 
 impl Flow {

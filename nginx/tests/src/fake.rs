@@ -23,7 +23,19 @@ impl Fake {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a listener");
+        Self::start_at(([127, 0, 0, 1], 0), serve).await
+    }
+
+    /// The same at an address, with any port if that is 0.
+    pub async fn start_at<F>(
+        address: ([u8; 4], u16),
+        serve: impl Fn(TcpStream, usize) -> F + Send + 'static,
+    ) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let address = std::net::SocketAddr::from(address);
+        let listener = TcpListener::bind(address).await.expect("a listener");
         let port = listener.local_addr().expect("its address").port();
         let connections = Arc::new(AtomicUsize::new(0));
         let count = connections.clone();

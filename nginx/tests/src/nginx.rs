@@ -44,6 +44,17 @@ pub fn program() -> PathBuf {
     }
 }
 
+/// The version of that nginx.
+pub fn version() -> [u32; 3] {
+    let output = Command::new(program()).arg("-v").output();
+    let output = output.expect("nginx -v");
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    let (_, numbers) = text.split_once("nginx/").expect("a version");
+    let numbers = numbers.split_whitespace().next().expect("numbers");
+    let mut numbers = (numbers.split('.')).map(|number| number.parse().expect("a number"));
+    [(); 3].map(|()| numbers.next().expect("three numbers"))
+}
+
 /// Lets this process, and what it starts, have as many descriptors as it may.
 fn raise_limit() {
     let limit = getrlimit(Resource::Nofile);

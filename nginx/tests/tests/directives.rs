@@ -18,7 +18,7 @@ fn accepted() {
         "fastcgi_multiplex connections=2;",
         "fastcgi_multiplex requests=65535;",
         "fastcgi_multiplex requests=1 connections=1024;",
-        "fastcgi_multiplex window=64k memory=1m buffer=1g stall_timeout=500ms;",
+        "fastcgi_multiplex window=64k memory=1m buffer=1g overflow=0 stall_timeout=500ms;",
         "fastcgi_multiplex idle_timeout=1d lifetime=1h30m max_requests=4294967295;",
         "keepalive 4; fastcgi_multiplex;",
         "fastcgi_multiplex; keepalive 4;",

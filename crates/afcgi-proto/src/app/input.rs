@@ -169,7 +169,7 @@ impl Connection {
         let mut request = Request::new(begin, now);
         // where it was not agreed on, the flag and the reserved bytes mean nothing.
         if self.flow_offered && begin.flags & FLOW_CONTROL != 0 {
-            let window = credit::clamp(self.config.stdin_buffer);
+            let window = credit::initial(self.config.stdin_buffer);
             request.flow = Some(Flow::new(begin.credit.min(credit::MAX_CREDIT), window));
         }
         self.table.insert(id, request);
@@ -322,7 +322,7 @@ impl Connection {
         if let Some(query) = self.discrete.content(fragment) {
             let mut values = self.config.values;
             values.flow_control =
-                (self.config.flow_control).then(|| credit::clamp(self.config.stdin_buffer));
+                (self.config.flow_control).then(|| credit::initial(self.config.stdin_buffer));
             let answer = values.answer(&query);
             self.flow_offered |= Values::parse(&answer).flow_control.is_some();
             self.writer

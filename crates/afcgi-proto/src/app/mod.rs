@@ -446,7 +446,7 @@ impl Connection {
     fn remove(&mut self, handle: Handle) -> Option<Request> {
         let request = self.table.remove(handle).ok()?;
         if let Some(flow) = &request.flow {
-            flow.close(credit::clamp(self.config.stdin_buffer), &mut self.windows);
+            flow.close(credit::initial(self.config.stdin_buffer), &mut self.windows);
         }
         if !request.is_delivered() {
             self.incomplete.count = self.incomplete.count.saturating_sub(1);

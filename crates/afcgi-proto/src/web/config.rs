@@ -6,7 +6,7 @@ use std::time::Duration;
 ///
 /// Where requests are under flow control a connection holds at most `windows_total` plus 4 KiB for
 /// each request ([`SMALLEST_WINDOW`](crate::credit::SMALLEST_WINDOW)) of content, otherwise
-/// `requests × receive_buffer`; twice that when requests count that have ended and whose consumer
+/// `requests × receive_buffer + overflow`; twice that when requests count that have ended and whose consumer
 /// has not read all of it. To that come `output_buffer + output_turn + 128 × requests` bytes of
 /// output. A buffer that grows may take up to twice its content.
 #[derive(Clone, Debug)]
@@ -17,6 +17,10 @@ pub struct Config {
     /// Bytes of STDOUT and STDERR that are held for one request until it reads them, where it is
     /// not under flow control. Default: 256 KiB.
     pub receive_buffer: usize,
+    /// Bytes by which the first request whose buffer is full may overflow it while others are on the
+    /// connection: what is behind it is theirs, and they are not many, since no others come.
+    /// Default: 16 MiB.
+    pub overflow: usize,
     /// Whether requests are under flow control where the application knows it
     /// (`docs/flow-control.md`). Default: yes.
     pub flow_control: bool,
@@ -64,6 +68,7 @@ impl Default for Config {
         Self {
             requests: 1024,
             receive_buffer: 256 * 1024,
+            overflow: 16 * 1024 * 1024,
             flow_control: true,
             window: 256 * 1024,
             window_most: 1024 * 1024,

@@ -91,6 +91,7 @@ impl Connection {
         self.retired = true;
         self.blocked = None;
         self.stalled = 0;
+        self.overflowing = None;
         self.lingering.clear();
         self.writer.clear();
         for handle in self.table.handles() {
@@ -100,6 +101,7 @@ impl Connection {
             if matches!(request.phase, Phase::Ended(_)) {
                 continue;
             }
+            request.stalled = false;
             if request.closed {
                 let _ = self.table.remove(handle);
             } else {
@@ -156,6 +158,7 @@ impl Connection {
             && std::mem::take(&mut request.stalled)
         {
             self.stalled = self.stalled.saturating_sub(1);
+            self.overflowing = self.overflowing.filter(|&other| other != handle);
             if self.has_room() {
                 self.events.push_back(Event::Released);
             }

@@ -24,9 +24,11 @@ impl Connection {
         }
         let mut rest = input;
         loop {
-            let (table, limit) = (&mut self.table, self.config.receive_buffer);
             let before = self.blocked;
             let mut full = None;
+            let buffer = self.config.receive_buffer;
+            let overflows = self.overflows();
+            let table = &mut self.table;
             let fragment = self.reader.read_within(&mut rest, |header| {
                 let stream = match header.record_type {
                     RecordType::Stdout => Input::Stdout,
@@ -37,10 +39,12 @@ impl Connection {
                 else {
                     return usize::MAX;
                 };
+                let more = overflows.filter(|&(overflowing, _)| overflowing == handle);
+                let limit = buffer.saturating_add(more.map_or(0, |(_, more)| more));
                 let room = request.room(stream, limit);
                 let same =
                     before.filter(|blocked| (blocked.handle, blocked.stream) == (handle, stream));
-                if room >= least_room(limit, same.is_some()) {
+                if room >= least_room(buffer, same.is_some()) {
                     return room;
                 }
                 full = Some(same.unwrap_or(Blocked {
@@ -53,7 +57,10 @@ impl Connection {
             })?;
             let Some(fragment) = fragment else {
                 self.blocked = full;
-                self.note_stalled();
+                if self.note_stalled() {
+                    // There is more room for it than there was.
+                    continue;
+                }
                 self.note_shared(now);
                 return Ok(input.len().saturating_sub(rest.len()));
             };
@@ -71,10 +78,21 @@ impl Connection {
     /// The request that has to be read first, if the connection [is blocked](Self::is_blocked).
     pub fn blocked_by(&self) -> Option<Handle> {
         let blocked = self.blocked?;
-        let limit = self.config.receive_buffer;
+        let buffer = self.config.receive_buffer;
+        let more = self
+            .overflows()
+            .filter(|&(handle, _)| handle == blocked.handle);
+        let limit = buffer.saturating_add(more.map_or(0, |(_, more)| more));
         (self.table.get(blocked.handle))
-            .is_ok_and(|request| request.room(blocked.stream, limit) < least_room(limit, true))
+            .is_ok_and(|request| request.room(blocked.stream, limit) < least_room(buffer, true))
             .then_some(blocked.handle)
+    }
+
+    /// The request that may overflow its buffer, because others are behind it on the connection, and
+    /// by how many bytes.
+    fn overflows(&self) -> Option<(Handle, usize)> {
+        let others = self.active() > 1;
+        Some((self.overflowing.filter(|_| others)?, self.config.overflow))
     }
 
     /// The application closed the connection: every active request ends as truncated. The error
@@ -182,8 +200,9 @@ impl Connection {
         }
     }
 
-    /// The connection is not read because of a request: it gets no others until that has ended.
-    fn note_stalled(&mut self) {
+    /// The connection is not read because of a request: it gets no others until that has ended. `true`:
+    /// the request may overflow its buffer from now on, so that those behind it are reached.
+    fn note_stalled(&mut self) -> bool {
         if self.config.requests > 1
             && let Some(blocked) = self.blocked
             && let Ok(request) = self.table.get_mut(blocked.handle)
@@ -191,7 +210,12 @@ impl Connection {
         {
             self.stalled = self.stalled.saturating_add(1);
             self.events.push_back(Event::Stalled(blocked.handle));
+            if self.overflowing.is_none() {
+                self.overflowing = Some(blocked.handle);
+                return self.config.overflow > 0 && self.active() > 1;
+            }
         }
+        false
     }
 
     fn end_request(&mut self, id: RequestId, end: EndRequest) {

@@ -111,6 +111,8 @@ pub struct Connection {
     blocked: Option<Blocked>,
     /// Active requests that have kept the connection from being read.
     stalled: usize,
+    /// The first of them, which may overflow its buffer.
+    overflowing: Option<Handle>,
     /// Requests that drain and have not been aborted, and when they are to be; in that order.
     lingering: VecDeque<(Instant, Handle)>,
     retired: bool,
@@ -156,6 +158,7 @@ impl Connection {
             probes: 0,
             blocked: None,
             stalled: 0,
+            overflowing: None,
             lingering: VecDeque::new(),
             retired: false,
             lost: false,
@@ -295,7 +298,7 @@ impl Connection {
             credit: 0,
         };
         if let Some(granted) = self.granted {
-            let window = self.windows.begin(credit::clamp(self.config.window));
+            let window = self.windows.begin(credit::initial(self.config.window));
             request.flow = Some(Flow::new(granted, window));
             body.flags |= FLOW_CONTROL;
             body.credit = window;

@@ -35,6 +35,7 @@ impl Connection {
                 held <= self
                     .config
                     .receive_buffer
+                    .saturating_add(self.config.overflow)
                     .max(self.config.window)
                     .max(self.config.window_most)
             );
@@ -54,6 +55,7 @@ fn run(seed: u64) {
     let config = Config {
         requests: rng.u16(1..6),
         receive_buffer: 50,
+        overflow: rng.usize(0..200),
         window: rng.usize(0..80),
         window_most: rng.usize(0..200),
         windows_total: rng.usize(0..2000),

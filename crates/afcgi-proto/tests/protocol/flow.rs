@@ -365,6 +365,30 @@ fn content_that_is_held_after_the_end_keeps_its_part_of_the_growth() {
 }
 
 #[test]
+fn nobody_is_given_a_credit_of_nothing() {
+    let mut pair = Pair::new(
+        web::Config {
+            window: 0,
+            ..web::Config::default()
+        },
+        app::Config {
+            stdin_buffer: 0,
+            ..app::Config::default()
+        },
+    );
+    pair.web.probe();
+    pair.settle().unwrap();
+    let (web, app) = begin(&mut pair);
+    for _ in 0..3 {
+        assert!(write(&mut pair, app, 100) > 0);
+        assert!(read(&mut pair, web, usize::MAX) > 0);
+        assert!(upload(&mut pair, web, 100) > 0);
+        pair.app.read(app, app::Input::Stdin, usize::MAX).unwrap();
+        pair.settle().unwrap();
+    }
+}
+
+#[test]
 fn half_a_credit_for_a_request_that_ended_is_forgotten() {
     let mut app = App::new();
     app.feed(query());

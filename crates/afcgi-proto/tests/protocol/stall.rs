@@ -15,6 +15,7 @@ const SECOND: Duration = Duration::from_secs(1);
 fn stalled_web() -> (Web, [Handle; 2], Vec<u8>) {
     let mut web = Web::with(web::Config {
         receive_buffer: 100,
+        overflow: 0,
         ..web::Config::default()
     });
     let handles = [web.request(), web.request()];
@@ -107,6 +108,7 @@ fn web_closed_just_before_the_deadline_is_aborted_once() {
 fn web_alone_nobody_is_held_up_and_nobody_comes() {
     let mut web = Web::with(web::Config {
         receive_buffer: 100,
+        overflow: 0,
         ..web::Config::default()
     });
     let slow = web.request();
@@ -127,6 +129,58 @@ fn web_alone_nobody_is_held_up_and_nobody_comes() {
     web.feed(record::response(1, b""));
     assert!(web.conn.has_room());
     assert!(web.events().contains(&web::Event::Released));
+}
+
+#[test]
+fn web_an_overflow_reaches_those_behind() {
+    let mut web = Web::with(web::Config {
+        receive_buffer: 100,
+        overflow: 1000,
+        ..web::Config::default()
+    });
+    let [slow, fast] = [web.request(), web.request()];
+    web.feed(record::record(code::STDOUT, 1, &[7; 900]));
+    assert!(web.conn.is_stalled() && !web.conn.is_blocked());
+    assert!(!web.conn.has_room());
+    web.feed(record::response(2, b"fast"));
+    assert_eq!(web.stdout(fast), content("fast"));
+    // Nobody is behind it any more: it has its buffer, and no more.
+    let more = record::record(code::STDOUT, 1, &[7; 300]);
+    assert_eq!(web.conn.receive(web.now, &more), Ok(8));
+    assert!(web.conn.is_blocked());
+    assert_eq!(web.stdout(slow), content([7; 900]));
+    for part in more[8..].chunks(100) {
+        web.feed(part);
+        assert_eq!(web.stdout(slow), content([7; 100]));
+    }
+    web.feed(record::response(1, b""));
+    assert!(web.conn.has_room());
+}
+
+#[test]
+fn web_an_overflow_is_bounded_and_for_one() {
+    let mut web = Web::with(web::Config {
+        receive_buffer: 100,
+        overflow: 1000,
+        ..web::Config::default()
+    });
+    let [slow, other] = [web.request(), web.request()];
+    let record = record::record(code::STDOUT, 1, &[7; 1500]);
+    assert_eq!(web.conn.receive(web.now, &record), Ok(8 + 1100));
+    assert!(web.conn.is_blocked());
+    web.pass(10 * SECOND);
+    assert!(web.output().ends_with(&record::record(code::ABORT, 1, b"")));
+    web.feed(&record[8 + 1100..]);
+    assert_eq!(web.stdout(slow), content([7; 1100]));
+    web.feed(record::end(1, 0, 0));
+    // The next one on that connection may, too: it is the first now.
+    let third = web.request();
+    web.feed(record::record(code::STDOUT, 2, &[8; 1100]));
+    let record = record::record(code::STDOUT, 3, &[9; 200]);
+    assert_eq!(web.conn.receive(web.now, &record), Ok(8 + 100));
+    for handle in [other, third] {
+        web.close(handle);
+    }
 }
 
 #[test]
@@ -157,6 +211,7 @@ fn web_is_told_of_each_that_stalls_once() {
 fn web_stderr_is_bounded_when_stdout_has_ended() {
     let mut web = Web::with(web::Config {
         receive_buffer: 100,
+        overflow: 0,
         ..web::Config::default()
     });
     let handle = web.request();
@@ -179,6 +234,7 @@ fn web_an_abandoned_wait_wakes_the_writer() {
     web.close(slow);
     let mut web = Web::with(web::Config {
         receive_buffer: 100,
+        overflow: 0,
         ..web::Config::default()
     });
     let slow = web.begin();

@@ -50,6 +50,7 @@ impl World {
             output_buffer: rng.usize(1..5000),
             output_turn: rng.usize(1..1000),
             flow_control: rng.bool(),
+            overflow: rng.usize(0..20_000) * rng.usize(0..2),
             window: rng.usize(0..5000),
             window_most: rng.usize(0..20_000),
             windows_total: rng.usize(0..100_000),
@@ -387,6 +388,7 @@ impl World {
                 held <= self
                     .web_config
                     .receive_buffer
+                    .saturating_add(self.web_config.overflow)
                     .max(self.web_config.window)
                     .max(self.web_config.window_most)
             );

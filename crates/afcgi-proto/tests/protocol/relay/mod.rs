@@ -229,6 +229,7 @@ fn r31_whoever_waits_is_told_that_the_connection_is_lost() {
 fn a_stalled_response_breaks_off() {
     let (mut web, mut relay) = sent_with(web::Config {
         receive_buffer: 100,
+        overflow: 0,
         ..web::Config::default()
     });
     web.request();

@@ -110,7 +110,16 @@ impl Stock {
 /// An application that sends back each body, and its KEY as STDERR.
 #[derive(Default)]
 pub(super) struct Echo {
-    tasks: Vec<(Handle, Vec<u8>, bool, usize)>,
+    tasks: Vec<Task>,
+}
+
+struct Task {
+    handle: Handle,
+    /// What has not been written to STDERR.
+    key: Vec<u8>,
+    body: Vec<u8>,
+    complete: bool,
+    sent: usize,
 }
 
 impl Echo {
@@ -120,30 +129,36 @@ impl Echo {
             progress = true;
             match event {
                 app::Event::Request { handle, params, .. } => {
-                    let key = params.get("KEY").unwrap();
-                    // It may have been aborted in the same read.
-                    let _ = pair.app.write(handle, app::Output::Stderr, key);
-                    self.tasks.push((handle, Vec::new(), false, 0));
+                    self.tasks.push(Task {
+                        handle,
+                        key: params.get("KEY").unwrap().to_vec(),
+                        body: Vec::new(),
+                        complete: false,
+                        sent: 0,
+                    });
                 }
-                app::Event::Aborted(handle) => self.tasks.retain(|task| task.0 != handle),
+                app::Event::Aborted(handle) => self.tasks.retain(|task| task.handle != handle),
                 _ => {}
             }
         }
-        self.tasks.retain_mut(|(handle, body, complete, sent)| {
-            while !*complete {
-                match pair.app.read(*handle, app::Input::Stdin, usize::MAX) {
-                    Ok(Read::Content(content)) => body.extend(content),
-                    Ok(Read::End) => *complete = true,
+        self.tasks.retain_mut(|task| {
+            let (app, handle) = (&mut pair.app, task.handle);
+            while !task.complete {
+                match app.read(handle, app::Input::Stdin, usize::MAX) {
+                    Ok(Read::Content(content)) => task.body.extend(content),
+                    Ok(Read::End) => task.complete = true,
                     Ok(Read::Pending) => break,
                     other => panic!("{other:?}"),
                 }
             }
-            let rest = &body[*sent..];
-            *sent += pair.app.write(*handle, app::Output::Stdout, rest).unwrap();
-            if !*complete || *sent < body.len() {
+            let count = app.write(handle, app::Output::Stderr, &task.key).unwrap();
+            task.key.drain(..count);
+            let rest = &task.body[task.sent..];
+            task.sent += app.write(handle, app::Output::Stdout, rest).unwrap();
+            if !task.complete || task.sent < task.body.len() || !task.key.is_empty() {
                 return true;
             }
-            pair.app.finish(*handle, body.len() as u32).unwrap();
+            app.finish(handle, task.body.len() as u32).unwrap();
             false
         });
         progress

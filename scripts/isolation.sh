@@ -1,0 +1,12 @@
+#!/bin/bash
+# make isolation: whether one request can hurt the others on a shared connection (see bench/README.md). Options are those of
+# `afcgi-bench isolation`.
+
+set -u
+# shellcheck source=scripts/lib.sh
+. "$(dirname "$0")/lib.sh"
+
+scripts/install.sh bench || exit 1
+say "Building the nginx module"
+build_module || die "the nginx module does not build (see above)."
+exec cargo run --release --quiet --locked -p afcgi-bench -- isolation "$@"

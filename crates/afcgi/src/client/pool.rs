@@ -272,6 +272,8 @@ impl Pool {
         if state.closed || state.backoff.holds(now) {
             return;
         }
+        // Those that get no more requests are not to be counted upon.
+        (state.shared).retain(|shared| !shared.lock().connection.is_retired());
         let wanted = state.singles_wanted();
         let ask = match state.verdict {
             Verdict::Single { until, .. } => {

@@ -126,7 +126,7 @@ async fn attempts(
     call: &mut Call,
     redirects: bool,
 ) -> Result<Outcome, Error> {
-    let pools = balance.pools().await?;
+    let mut pools = balance.pools().await?;
     let wants = Wants {
         body: !call.upload.is_empty(),
         single: false,
@@ -154,6 +154,7 @@ async fn attempts(
         // Where a connection was closed another one will do; otherwise another address is asked first.
         if !matches!(failure.error, Error::Lost(_)) {
             tried.push(Arc::clone(&pool));
+            pools = balance.known();
             match (balance.choose(&pools, &tried), &failure.error) {
                 (Some(other), _) => pool = other,
                 (None, Error::Refused(ProtocolStatus::CantMpxConn)) => {}

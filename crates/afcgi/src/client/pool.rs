@@ -298,13 +298,18 @@ impl Pool {
         }
     }
 
-    /// Opens a further shared connection beside those in use, if more are wanted.
+    /// Opens a further shared connection beside those in use, if more are wanted, or it is time to ask
+    /// whether there may be any.
     fn spread(self: &Arc<Self>, state: &mut State) {
-        let more = matches!(state.verdict, Verdict::Shared { .. })
-            && state.shared.len() < self.config.connections
-            && !state.opening_shared
-            && !state.backoff.holds(Instant::now());
-        if more && !state.closed {
+        let now = Instant::now();
+        let more = match state.verdict {
+            Verdict::Unknown => false,
+            Verdict::Shared { .. } => state.shared.len() < self.config.connections,
+            Verdict::Single { until, .. } => {
+                until.is_some_and(|at| at <= now) && state.shared.is_empty()
+            }
+        };
+        if more && !state.opening_shared && !state.backoff.holds(now) && !state.closed {
             self.open(state, true);
         }
     }

@@ -67,10 +67,7 @@ impl Peer {
 
     pub async fn accept(&self) -> Link {
         let (socket, _) = patient(self.listener.accept()).await.unwrap();
-        Link {
-            socket,
-            bytes: Vec::new(),
-        }
+        Link::new(socket)
     }
 
     /// Accepts a connection, and says on it that it multiplexes.
@@ -104,6 +101,13 @@ pub struct Link {
 }
 
 impl Link {
+    pub fn new(socket: TcpStream) -> Self {
+        Self {
+            socket,
+            bytes: Vec::new(),
+        }
+    }
+
     /// The next record; `None` at the end of the connection.
     pub async fn next(&mut self) -> Option<Record> {
         loop {

@@ -37,7 +37,7 @@ pub struct Config {
     pub queue: usize,
     /// How long a request may wait for a connection, connecting included. Default: 10 s.
     pub queue_timeout: Duration,
-    /// How long connecting may take. Default: 5 s.
+    /// How long connecting may take, and looking up a name. Default: 5 s.
     pub connect_timeout: Duration,
     /// How long an application may take to answer GET_VALUES, before it counts as one that does not
     /// multiplex; the same for the question whether it still reads a connection on which a request

@@ -310,6 +310,30 @@ async fn a_body_that_fails_or_has_another_length_gives_the_request_up() {
     eventually("all were given up", || client.stats().aborts == 3).await;
 }
 
+#[tokio::test]
+async fn a_body_of_unknown_length_may_be_measured() {
+    let app = any(async |Extension(params): Extension<Params>, body: Bytes| {
+        let length = params.get("CONTENT_LENGTH").unwrap_or(b"unknown");
+        format!("{} {}", length.escape_ascii(), body.len())
+    });
+    let server = serve(
+        afcgi::Config::default(),
+        http(Router::new().fallback_service(app)),
+    );
+    for (most, expected) in [(0, "unknown 6"), (5, "unknown 6"), (100, "6 6")] {
+        let mut config = Config::default();
+        config.collect_body = most;
+        let client = Client::builder().address(server.addr.to_string());
+        let client = client.config(config).build().unwrap();
+        let frames = ["one", "two"]
+            .map(|part| Ok::<_, std::io::Error>(http_body::Frame::data(Bytes::from(part))));
+        let stream = StreamBody::new(futures_util::stream::iter(frames));
+        let request = ::http::Request::post("/").body(stream).unwrap();
+        let response = patient(client.request(request)).await.unwrap();
+        assert_eq!(body(response).await.unwrap(), expected, "{most}");
+    }
+}
+
 type Answered = Pin<Box<dyn Future<Output = std::io::Result<()>> + Send>>;
 
 /// An application that begins its response, and goes on when there are permits.

@@ -76,6 +76,10 @@ pub struct Config {
     /// Bytes of a request body that are kept until the response begins, so that the request can be
     /// sent again. Default: 64 KiB.
     pub replay_buffer: usize,
+    /// Bytes up to which a body of unknown length is read before its request is sent, so that
+    /// CONTENT_LENGTH can be told: programs such as PHP read nothing without. One that is longer is
+    /// sent as it comes, without. Default: 0, so that it is sent at once.
+    pub collect_body: usize,
     /// Bytes of the parameters of a request. Default: 128 KiB.
     pub params_bytes: usize,
     /// The limits of a response head, interim ones (1xx) before it included.
@@ -124,6 +128,7 @@ impl Default for Config {
             retries: 2,
             retry_pause: Duration::from_millis(50),
             replay_buffer: 64 * 1024,
+            collect_body: 0,
             params_bytes: 128 * 1024,
             head: HeadLimits::default(),
             stderr_bytes: 16 * 1024,

@@ -50,11 +50,27 @@ where
         false => Upload::none(),
     };
     balance.counters.requests();
-    let sent = follow(balance, parts, role, length, upload).await;
+    let sent = measure(balance, parts, role, length, upload).await;
     if sent.is_err() {
         balance.counters.failures();
     }
     sent
+}
+
+/// Sends a request, having read its body if that has to be to know its length.
+async fn measure(
+    balance: &Arc<Balance>,
+    parts: Parts,
+    role: Role,
+    length: Option<u64>,
+    mut upload: Upload,
+) -> Result<Response<ResponseBody>, Error> {
+    let most = balance.config.collect_body;
+    let length = match length {
+        None if most > 0 && !upload.is_empty() => upload.collect(most).await?,
+        length => length,
+    };
+    follow(balance, parts, role, length, upload).await
 }
 
 /// Sends a request, and where the application redirects within itself, the one that follows.

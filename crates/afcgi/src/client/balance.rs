@@ -7,18 +7,19 @@
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::config::Config;
 use super::error::Error;
 use super::pool::Pool;
-use super::resolve::{self, Target};
+use super::resolve::{self, Resolver, Target};
 use super::stats::Counters;
 use crate::address::Address;
 
 #[derive(Debug)]
 pub(super) struct Balance {
-    pub(super) addresses: Vec<Address>,
+    addresses: Vec<Address>,
+    resolver: Resolver,
     pub(super) config: Arc<Config>,
     pub(super) counters: Arc<Counters>,
     pools: Mutex<Arc<[Arc<Pool>]>>,
@@ -26,19 +27,21 @@ pub(super) struct Balance {
     turn: AtomicUsize,
     /// Whether `pools` is what the addresses mean.
     resolved: AtomicBool,
-    resolving: tokio::sync::Mutex<()>,
+    /// Held while the names are first looked up; when that failed last, and why.
+    resolving: tokio::sync::Mutex<Option<(Instant, Error)>>,
 }
 
 impl Balance {
-    pub(super) fn new(addresses: Vec<Address>, config: Config) -> Arc<Self> {
+    pub(super) fn new(addresses: Vec<Address>, resolver: Resolver, config: Config) -> Arc<Self> {
         Arc::new(Self {
             addresses,
+            resolver,
             config: Arc::new(config),
             counters: Arc::default(),
             pools: Mutex::new(Arc::new([])),
             turn: AtomicUsize::new(0),
             resolved: AtomicBool::new(false),
-            resolving: tokio::sync::Mutex::new(()),
+            resolving: tokio::sync::Mutex::new(None),
         })
     }
 
@@ -49,9 +52,17 @@ impl Balance {
     /// The pools of all addresses.
     pub(super) async fn pools(self: &Arc<Self>) -> Result<Arc<[Arc<Pool>]>, Error> {
         if !self.resolved.load(Ordering::Acquire) {
-            let _one = self.resolving.lock().await;
+            let mut failed = self.resolving.lock().await;
             if !self.resolved.load(Ordering::Acquire) {
-                self.resolve().await?;
+                if let Some((at, error)) = &*failed
+                    && at.elapsed() < self.config.backoff
+                {
+                    return Err(error.clone());
+                }
+                if let Err(error) = self.resolve().await {
+                    *failed = Some((Instant::now(), error.clone()));
+                    return Err(error);
+                }
                 self.resolved.store(true, Ordering::Release);
                 if self.addresses.iter().any(resolve::is_name) {
                     let wait = self.config.resolve_interval.max(Duration::from_millis(10));
@@ -72,7 +83,8 @@ impl Balance {
         let mut wanted: Vec<Target> = Vec::new();
         let mut failure = None;
         for address in &self.addresses {
-            match resolve::targets(address, self.config.resolve_most).await {
+            let (wait, most) = (self.config.connect_timeout, self.config.resolve_most);
+            match resolve::targets(address, &self.resolver, wait, most).await {
                 Ok(targets) => {
                     for target in targets {
                         if !wanted.contains(&target) {

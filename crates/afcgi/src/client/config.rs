@@ -37,7 +37,7 @@ pub struct Config {
     pub queue: usize,
     /// How long a request may wait for a connection, connecting included. Default: 10 s.
     pub queue_timeout: Duration,
-    /// How long connecting may take. Default: 5 s.
+    /// How long connecting may take, and looking up a name. Default: 5 s.
     pub connect_timeout: Duration,
     /// How long an application may take to answer GET_VALUES, before it counts as one that does not
     /// multiplex; the same for the question whether it still reads a connection on which a request
@@ -76,6 +76,10 @@ pub struct Config {
     /// Bytes of a request body that are kept until the response begins, so that the request can be
     /// sent again. Default: 64 KiB.
     pub replay_buffer: usize,
+    /// Bytes up to which a body of unknown length is read before its request is sent, so that
+    /// CONTENT_LENGTH can be told: programs such as PHP read nothing without. One that is longer is
+    /// sent as it comes, without. Default: 0, so that it is sent at once.
+    pub collect_body: usize,
     /// Bytes of the parameters of a request. Default: 128 KiB.
     pub params_bytes: usize,
     /// The limits of a response head, interim ones (1xx) before it included.
@@ -124,6 +128,7 @@ impl Default for Config {
             retries: 2,
             retry_pause: Duration::from_millis(50),
             replay_buffer: 64 * 1024,
+            collect_body: 0,
             params_bytes: 128 * 1024,
             head: HeadLimits::default(),
             stderr_bytes: 16 * 1024,

@@ -295,15 +295,19 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
         let expires = self.expires.filter(|_| !retired);
         if idle.is_some_and(|at| at <= now) || expires.is_some_and(|at| at <= now) {
             state.connection.retire();
+            drop(state);
+            self.pool.settle(&self.shared);
             return Ok(true);
         }
         if state.check_until.is_some_and(|at| at <= now) {
             state.check_until = None;
             state.connection.retire();
+            drop(state);
             tracing::warn!(
                 address = %self.pool.name,
                 "a connection is given up on which a request timed out and GET_VALUES is not answered"
             );
+            self.pool.settle(&self.shared);
             return Ok(true);
         }
         let deadline = state.connection.deadline(now);

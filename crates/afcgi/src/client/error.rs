@@ -75,7 +75,7 @@ pub enum Error {
     },
     /// The application ended the request with this status, not 0, after the response had begun.
     AppStatus(u32),
-    /// The client was closed.
+    /// The address was given up while the request waited: its name does not have it any more.
     Closed,
 }
 
@@ -126,6 +126,7 @@ impl Error {
                 | Self::Unreachable { .. }
                 | Self::QueueFull
                 | Self::QueueTimeout
+                | Self::Closed
                 | Self::Refused(ProtocolStatus::Overloaded | ProtocolStatus::CantMpxConn)
         )
     }
@@ -141,8 +142,11 @@ impl Error {
     }
 
     /// The status that a gateway answers with.
-    pub const fn status(&self) -> StatusCode {
+    pub fn status(&self) -> StatusCode {
         match self {
+            Self::Connect { source, .. } if source.kind() == io::ErrorKind::TimedOut => {
+                StatusCode::GATEWAY_TIMEOUT
+            }
             Self::Request(error) => error.status(),
             Self::Body(_) | Self::BodyLength => StatusCode::BAD_REQUEST,
             Self::QueueFull
@@ -227,7 +231,7 @@ impl fmt::Display for Error {
                 f,
                 "the application ended the request with status {status}: its response may not be complete"
             ),
-            Self::Closed => f.write_str("the client was closed"),
+            Self::Closed => f.write_str("the address of the application was given up: its name has others now"),
         }
     }
 }

@@ -73,8 +73,8 @@ impl Call {
         let config = Arc::clone(&place.pool.config);
         let begin = Begin {
             role: self.role,
-            params: &self.encoded.params,
-            upgrade: self.encoded.upgrade.as_deref().filter(|_| config.upgrades),
+            params: self.encoded.plain(),
+            with_upgrade: self.encoded.with_upgrade().filter(|_| config.upgrades),
             bodiless: self.upload.is_empty(),
         };
         let begun = place.shared.begin(place.handle, &begin);
@@ -83,7 +83,7 @@ impl Call {
         };
         let mut exchange = Exchange {
             stderr: Stderr::new(&self.path, self.on_stderr.clone(), config.stderr_bytes),
-            params: self.encoded.params.get(begun.taken..).unwrap_or_default(),
+            params: begun.params,
             bodiless: begin.bodiless,
             tunnel: begun.offered,
             upload: &mut self.upload,

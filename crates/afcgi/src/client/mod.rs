@@ -70,6 +70,7 @@ pub use upgrade::{Upgraded, upgraded};
 use crate::address::{Address, AddressError};
 use crate::http::mapping;
 use balance::Balance;
+use resolve::Resolver;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -204,6 +205,7 @@ pub struct AddressState {
 #[derive(Clone, Debug, Default)]
 pub struct Builder {
     addresses: Vec<String>,
+    resolver: Resolver,
     config: Config,
 }
 
@@ -229,6 +231,17 @@ impl Builder {
         self
     }
 
+    /// Sets what looks up the names in addresses, given name and port. Default: the system.
+    #[must_use]
+    pub fn resolver<F, R>(mut self, resolver: F) -> Self
+    where
+        F: Fn(String, u16) -> R + Send + Sync + 'static,
+        R: Future<Output = std::io::Result<Vec<std::net::SocketAddr>>> + Send + 'static,
+    {
+        self.resolver = Resolver::own(resolver);
+        self
+    }
+
     /// The client. Nothing is connected to before it is needed.
     ///
     /// Fails where one of the addresses is none, or there is none.
@@ -239,7 +252,7 @@ impl Builder {
             // Says what an address looks like.
             "".parse::<Address>()?;
         }
-        let balance = Balance::new(addresses, self.config);
+        let balance = Balance::new(addresses, self.resolver, self.config);
         Ok(Client {
             inner: Arc::new(Inner { balance }),
         })

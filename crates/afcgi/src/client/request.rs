@@ -50,11 +50,27 @@ where
         false => Upload::none(),
     };
     balance.counters.requests();
-    let sent = follow(balance, parts, role, length, upload).await;
+    let sent = measure(balance, parts, role, length, upload).await;
     if sent.is_err() {
         balance.counters.failures();
     }
     sent
+}
+
+/// Sends a request, having read its body if that has to be to know its length.
+async fn measure(
+    balance: &Arc<Balance>,
+    parts: Parts,
+    role: Role,
+    length: Option<u64>,
+    mut upload: Upload,
+) -> Result<Response<ResponseBody>, Error> {
+    let most = balance.config.collect_body;
+    let length = match length {
+        None if most > 0 && !upload.is_empty() => upload.collect(most).await?,
+        length => length,
+    };
+    follow(balance, parts, role, length, upload).await
 }
 
 /// Sends a request, and where the application redirects within itself, the one that follows.
@@ -126,7 +142,7 @@ async fn attempts(
     call: &mut Call,
     redirects: bool,
 ) -> Result<Outcome, Error> {
-    let pools = balance.pools().await?;
+    let mut pools = balance.pools().await?;
     let wants = Wants {
         body: !call.upload.is_empty(),
         single: false,
@@ -154,6 +170,7 @@ async fn attempts(
         // Where a connection was closed another one will do; otherwise another address is asked first.
         if !matches!(failure.error, Error::Lost(_)) {
             tried.push(Arc::clone(&pool));
+            pools = balance.known();
             match (balance.choose(&pools, &tried), &failure.error) {
                 (Some(other), _) => pool = other,
                 (None, Error::Refused(ProtocolStatus::CantMpxConn)) => {}

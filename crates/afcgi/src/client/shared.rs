@@ -88,17 +88,17 @@ impl Told {
 pub(super) struct Begin<'a> {
     pub(super) role: Role,
     pub(super) params: &'a [u8],
-    /// Parameters of a request that is offered an upgrade.
-    pub(super) upgrade: Option<&'a [u8]>,
+    /// The parameters if the application is offered an upgrade. `None`: it is not.
+    pub(super) with_upgrade: Option<&'a [u8]>,
     /// Whether STDIN is empty.
     pub(super) bodiless: bool,
 }
 
 /// How far a request is after it began.
 #[derive(Debug)]
-pub(super) struct Begun {
-    /// Bytes of the parameters that were taken.
-    pub(super) taken: usize,
+pub(super) struct Begun<'a> {
+    /// What is left of the parameters.
+    pub(super) params: &'a [u8],
     /// Whether the application was offered an upgrade.
     pub(super) offered: bool,
 }
@@ -167,31 +167,28 @@ impl Shared {
     }
 
     /// Sends the beginning of a request whose handle was opened, as far as there is room.
-    pub(super) fn begin(&self, handle: Handle, begin: &Begin<'_>) -> Result<Begun, Gone> {
+    pub(super) fn begin<'a>(&self, handle: Handle, begin: &Begin<'a>) -> Result<Begun<'a>, Gone> {
         let mut state = self.lock();
         let position = state.sent + state.connection.transmit().len() as u64;
         state.waits(handle).began_at = position;
         let connection = &mut state.connection;
         connection.begin(handle, begin.role)?;
-        let mut offered = false;
-        if let Some(upgrade) = begin.upgrade
-            && connection.offers_upgrade()
-        {
-            // Few bytes, and nobody has a turn yet that has only begun.
-            offered = connection.write(handle, Output::Params, upgrade)? == upgrade.len();
-            if offered {
-                connection.offer_upgrade(handle)?;
-            }
+        let with_upgrade = begin.with_upgrade.filter(|_| connection.offers_upgrade());
+        let offered = with_upgrade.is_some();
+        if offered {
+            connection.offer_upgrade(handle)?;
         }
-        let taken = connection.write(handle, Output::Params, begin.params)?;
-        if taken == begin.params.len() {
+        let params = with_upgrade.unwrap_or(begin.params);
+        let taken = connection.write(handle, Output::Params, params)?;
+        let params = params.get(taken..).unwrap_or_default();
+        if params.is_empty() {
             connection.end(handle, Output::Params)?;
             if begin.bodiless && !offered {
                 connection.end(handle, Output::Stdin)?;
             }
         }
         state.wake_driver();
-        Ok(Begun { taken, offered })
+        Ok(Begun { params, offered })
     }
 
     /// Writes content, as much as there is room for; not 0.

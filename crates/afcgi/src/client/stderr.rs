@@ -128,7 +128,7 @@ mod tests {
         stderr.push(b"one\r\ntw");
         stderr.push(b"o\n\n\x1b[31mred");
         stderr.push(&[b'x'; 5000]);
-        assert_eq!(stderr.left_out, 5000 - (3000 - 15 - 2));
+        assert_eq!(stderr.left_out, 5000 - (3000 - 18));
         drop(stderr);
         let said = said.lock().unwrap();
         assert_eq!(said[..2], ["one", "two"]);

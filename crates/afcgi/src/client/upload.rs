@@ -80,6 +80,26 @@ impl Upload {
         self.body.is_none() && self.kept.is_empty() && self.chunk.is_empty()
     }
 
+    /// Reads up to `most` bytes of the body before any of it is sent. `Some`: that is all of it, and
+    /// its length.
+    pub(super) async fn collect(&mut self, most: usize) -> Result<Option<u64>, Error> {
+        while let Some(body) = &mut self.body {
+            if self.kept_bytes >= most {
+                return Ok(None);
+            }
+            match body.frame().await {
+                None => self.body = None,
+                Some(Err(error)) => return Err(Error::Body(error.into())),
+                Some(Ok(frame)) => {
+                    let data = frame.into_data().unwrap_or_default();
+                    self.kept_bytes = self.kept_bytes.saturating_add(data.len());
+                    self.kept.push(data);
+                }
+            }
+        }
+        Ok(Some(self.kept_bytes as u64))
+    }
+
     /// Goes back to the start. `false`: that is not there any more.
     pub(super) fn rewind(&mut self) -> bool {
         if self.whole {

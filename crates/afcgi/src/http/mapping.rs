@@ -210,3 +210,89 @@ impl fmt::Display for MappingError {
 }
 
 impl std::error::Error for MappingError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn split(mapping: &Mapping, path: &str) -> Option<(String, String)> {
+        let script = mapping.script(path.as_bytes()).ok()?;
+        let text = |bytes: &[u8]| bytes.escape_ascii().to_string();
+        Some((text(&script.script_name), text(&script.path_info)))
+    }
+
+    fn expect(mapping: &Mapping, path: &str, name: &str, info: &str) {
+        let expected = Some((name.to_owned(), info.to_owned()));
+        assert_eq!(split(mapping, path), expected, "{path}");
+    }
+
+    #[test]
+    fn the_first_script_in_a_path_ends_its_name() {
+        let php = Mapping::php("/srv");
+        for (path, name, info) in [
+            ("/a.php", "/a.php", ""),
+            ("/a.php/", "/a.php", "/"),
+            ("/a.php/b.php/c", "/a.php", "/b.php/c"),
+            ("/a.PhP/x", "/a.PhP", "/x"),
+            ("/a.phpx/b.php", "/a.phpx/b.php", ""),
+            ("/.php", "/.php", ""),
+            ("/", "/index.php", ""),
+            ("/a/", "/a/index.php", ""),
+            ("/a%20b.php/%2f", "/a b.php", "//"),
+            // What is no letter of ASCII has no other case, and is as long as it is.
+            ("/%E2%84%AA.php/x", "/\\xe2\\x84\\xaa.php", "/x"),
+            ("/a.%C5%BFphp/b.php", "/a.\\xc5\\xbfphp/b.php", ""),
+            // Decoded once.
+            ("/a%252ephp/", "/a%2ephp/index.php", ""),
+        ] {
+            expect(&php, path, name, info);
+        }
+        assert_eq!(split(&php, "/a.txt"), None);
+        assert_eq!(split(&php, "/a.php."), None);
+        let script = php.script(b"/a/b.php/c").unwrap();
+        assert_eq!(script.script_filename.unwrap(), b"/srv/a/b.php");
+    }
+
+    #[test]
+    fn paths_that_mean_harm() {
+        let php = Mapping::php("/srv");
+        for (path, expected) in [
+            ("/a.php%0a/x", MappingError::PathBytes),
+            ("/a.php%0d/x", MappingError::PathBytes),
+            ("/a%00.php", MappingError::PathBytes),
+            ("/../a.php", MappingError::PathDots),
+            ("/x/%2e%2E/a.php", MappingError::PathDots),
+            ("/x%2f..%2fa.php", MappingError::PathDots),
+            ("/a.php/..", MappingError::PathDots),
+            ("/a", MappingError::NoScript),
+        ] {
+            for mapping in [&php, &php.clone().front("index.php")] {
+                match mapping.script(path.as_bytes()) {
+                    Err(found) => assert_eq!(found, expected, "{path}"),
+                    Ok(_) => assert_eq!(expected, MappingError::NoScript, "{path}"),
+                }
+            }
+        }
+        expect(&Mapping::default(), "/a..b/...", "", "/a..b/...");
+    }
+
+    #[test]
+    fn a_front_controller_has_what_names_no_script() {
+        let front = Mapping::php("/srv/").front("index.php");
+        expect(&front, "/blog/2024", "/index.php", "/blog/2024");
+        expect(&front, "/admin.php/x", "/admin.php", "/x");
+        let script = front.script(b"/blog").unwrap();
+        assert_eq!(script.script_filename.unwrap(), b"/srv/index.php");
+    }
+
+    #[test]
+    fn a_prefix_is_the_name_of_what_is_mounted_there() {
+        let mapping = Mapping {
+            prefix: "/app".to_owned(),
+            ..Mapping::default()
+        };
+        expect(&mapping, "/app/x", "/app", "/x");
+        expect(&mapping, "/app", "/app", "");
+        expect(&mapping, "/apple", "", "/apple");
+    }
+}

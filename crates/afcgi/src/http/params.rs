@@ -31,9 +31,21 @@ pub struct ExtraParams(pub Vec<(Bytes, Bytes)>);
 /// Parameters, encoded.
 #[derive(Debug)]
 pub(crate) struct Encoded {
-    pub(crate) params: Vec<u8>,
-    /// Those of a request that is offered an upgrade, in addition.
-    pub(crate) upgrade: Option<Vec<u8>>,
+    params: Vec<u8>,
+    /// How many bytes of them are for every application; behind them is what asks for an upgrade.
+    plain: usize,
+}
+
+impl Encoded {
+    /// The parameters of a request that is not offered an upgrade.
+    pub(crate) fn plain(&self) -> &[u8] {
+        self.params.get(..self.plain).unwrap_or_default()
+    }
+
+    /// Those of one that is; `None`: it does not ask for any.
+    pub(crate) fn with_upgrade(&self) -> Option<&[u8]> {
+        (self.plain < self.params.len()).then_some(&self.params)
+    }
 }
 
 /// What is known of a request beside its head.
@@ -85,9 +97,14 @@ pub(crate) fn encode(parts: &Parts, about: About<'_>) -> Result<Encoded, Mapping
     if list.out.len() > about.most {
         return Err(MappingError::TooLong);
     }
+    let plain = list.out.len();
+    if let Some(protocol) = upgrade(parts, about) {
+        list.push(b"HTTP_UPGRADE", protocol);
+        list.push(b"HTTP_CONNECTION", b"upgrade");
+    }
     Ok(Encoded {
         params: list.out,
-        upgrade: upgrade(parts, about),
+        plain,
     })
 }
 
@@ -305,19 +322,14 @@ pub(crate) fn has_token(headers: &HeaderMap, field: HeaderName, token: &str) -> 
         .any(|word| word.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
 }
 
-/// The parameters that ask for an upgrade, if the request does and may (`docs/upgrade.md`).
-fn upgrade(parts: &Parts, about: About<'_>) -> Option<Vec<u8>> {
+/// What the request asks to be upgraded to, if it does and may (`docs/upgrade.md`).
+fn upgrade<'a>(parts: &'a Parts, about: About<'_>) -> Option<&'a [u8]> {
     let protocol = parts.headers.get(UPGRADE)?;
     let asks = about.role == Role::Responder
         && !about.body
         && parts.version == Version::HTTP_11
         && has_token(&parts.headers, CONNECTION, "upgrade");
-    asks.then(|| {
-        let mut out = Vec::new();
-        encode_pair(&mut out, b"HTTP_UPGRADE", protocol.as_bytes());
-        encode_pair(&mut out, b"HTTP_CONNECTION", b"upgrade");
-        out
-    })
+    asks.then_some(protocol.as_bytes())
 }
 
 fn protocol(version: Version) -> &'static [u8] {

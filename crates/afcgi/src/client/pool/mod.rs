@@ -4,11 +4,12 @@
 //! application may be another one since the last. That it does not is remembered for a
 //! while, since that kind gets many connections.
 
-use std::collections::VecDeque;
+mod state;
+
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use afcgi_proto::Values;
 use tokio::sync::oneshot;
@@ -19,23 +20,10 @@ use super::place::{Place, Wants};
 use super::resolve::Target;
 use super::shared::Shared;
 use super::stats::Counters;
+use state::{Backoff, State, Unwanted, Verdict, Waiter, give, next};
 
 /// Shared connections that may be held up by requests that stalled, beside those that take new ones.
 const MOST_STALLED: usize = 1024;
-
-/// What is known of the application at an address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Verdict {
-    /// It has not been asked: requests wait for its answer.
-    Unknown,
-    /// The last answer was that it multiplexes, with flow control or without. Without, a request with
-    /// a body gets a connection of its own: where nobody reads it, nothing else on its connection
-    /// would be read either.
-    Shared { controlled: bool },
-    /// One request at a time and connection, so many of which are kept idle; asked again after
-    /// `until`, while requests go on.
-    Single { until: Option<Instant>, idle: usize },
-}
 
 #[derive(Debug)]
 pub(super) struct Pool {
@@ -47,48 +35,6 @@ pub(super) struct Pool {
     /// Requests that wait or have a place.
     load: AtomicUsize,
 }
-
-#[derive(Debug)]
-struct State {
-    verdict: Verdict,
-    /// Shared connections that take requests.
-    shared: Vec<Arc<Shared>>,
-    /// Whether a shared connection is being opened or asked.
-    opening_shared: bool,
-    /// Connections for one request at a time that have none; the one used last is at the end.
-    idle: Vec<Arc<Shared>>,
-    /// All of that kind, those that are being opened included.
-    singles: usize,
-    opening_singles: usize,
-    /// What the application says it takes.
-    most_connections: usize,
-    most_requests: usize,
-    /// Requests without a place, in the order of their arrival.
-    waiting: VecDeque<Waiter>,
-    /// Those that wait for a connection of their own, though others share one.
-    alone: VecDeque<Waiter>,
-    queued: usize,
-    backoff: Backoff,
-    closed: bool,
-}
-
-#[derive(Debug)]
-struct Waiter {
-    tell: oneshot::Sender<Result<Place, Error>>,
-    wants: Wants,
-}
-
-/// What came of connecting lately.
-#[derive(Debug, Default)]
-struct Backoff {
-    /// Failures in a row.
-    failures: u32,
-    retry_at: Option<Instant>,
-    error: Option<Arc<io::Error>>,
-}
-
-/// Places that nobody wants any more: to be dropped after the lock.
-type Unwanted = Vec<Place>;
 
 impl Pool {
     pub(super) fn new(target: Target, config: Arc<Config>, counters: Arc<Counters>) -> Arc<Self> {
@@ -104,21 +50,7 @@ impl Pool {
             target,
             config,
             counters,
-            state: Mutex::new(State {
-                verdict,
-                shared: Vec::new(),
-                opening_shared: false,
-                idle: Vec::new(),
-                singles: 0,
-                opening_singles: 0,
-                most_connections: usize::MAX,
-                most_requests: usize::MAX,
-                waiting: VecDeque::new(),
-                alone: VecDeque::new(),
-                queued: 0,
-                backoff: Backoff::default(),
-                closed: false,
-            }),
+            state: Mutex::new(State::new(verdict)),
             load: AtomicUsize::new(0),
         })
     }
@@ -263,7 +195,27 @@ impl Pool {
             give(&mut state.alone, place, &mut unwanted);
         }
         self.grow(state);
+        self.fail_hopeless(state, None);
         unwanted
+    }
+
+    /// Those that wait hear that there is nothing to wait for.
+    fn fail_hopeless(&self, state: &mut State, error: Option<Error>) {
+        if state.waiting.is_empty() && state.alone.is_empty() {
+            return;
+        }
+        let error = error.unwrap_or_else(|| self.unreachable(state));
+        let mut failed = Vec::new();
+        if !state.has_hope(false) {
+            failed.extend(state.waiting.drain(..));
+        }
+        if !state.has_hope(true) {
+            failed.extend(state.alone.drain(..));
+        }
+        for waiter in failed {
+            // Whoever does not wait any more need not know.
+            let _ = waiter.tell.send(Err(error.clone()));
+        }
     }
 
     /// Opens the connections that waiting requests need.
@@ -272,7 +224,11 @@ impl Pool {
         if state.closed || state.backoff.holds(now) {
             return;
         }
-        let wanted = state.singles_wanted();
+        // Those that get no more requests are not to be counted upon.
+        (state.shared).retain(|shared| !shared.lock().connection.is_retired());
+        let most_singles = self.config.single_connections.max(1);
+        let most_singles = most_singles.min(state.most_connections);
+        let wanted = state.singles_wanted(most_singles);
         let ask = match state.verdict {
             Verdict::Single { until, .. } => {
                 wanted > 0 && until.is_some_and(|at| at <= now) && state.shared.is_empty()
@@ -285,9 +241,7 @@ impl Pool {
         if ask && !state.opening_shared && state.shared.len() < most {
             self.open(state, true);
         }
-        let most = self.config.single_connections.max(1);
-        let most = most.min(state.most_connections);
-        while state.opening_singles + state.idle.len() < wanted && state.singles < most {
+        while state.opening_singles + state.idle.len() < wanted && state.singles < most_singles {
             // After a failure one connection is to show that it works again.
             if state.backoff.failures > 0 && state.is_opening() {
                 break;
@@ -296,13 +250,18 @@ impl Pool {
         }
     }
 
-    /// Opens a further shared connection beside those in use, if more are wanted.
+    /// Opens a further shared connection beside those in use, if more are wanted, or it is time to ask
+    /// whether there may be any.
     fn spread(self: &Arc<Self>, state: &mut State) {
-        let more = matches!(state.verdict, Verdict::Shared { .. })
-            && state.shared.len() < self.config.connections
-            && !state.opening_shared
-            && !state.backoff.holds(Instant::now());
-        if more && !state.closed {
+        let now = Instant::now();
+        let more = match state.verdict {
+            Verdict::Unknown => false,
+            Verdict::Shared { .. } => state.shared.len() < self.config.connections,
+            Verdict::Single { until, .. } => {
+                until.is_some_and(|at| at <= now) && state.shared.is_empty()
+            }
+        };
+        if more && !state.opening_shared && !state.backoff.holds(now) && !state.closed {
             self.open(state, true);
         }
     }
@@ -365,26 +324,13 @@ impl Pool {
             address: Arc::clone(&self.name),
             source: error,
         };
-        let alone_fails = !state.has_hope(true);
-        let shared_fails = !state.has_hope(false);
-        let mut failed = Vec::new();
-        if shared_fails {
-            failed.extend(std::mem::take(&mut state.waiting));
-        }
-        if alone_fails {
-            failed.extend(std::mem::take(&mut state.alone));
-        }
-        drop(state);
-        for waiter in failed {
-            // Whoever does not wait any more need not know.
-            let _ = waiter.tell.send(Err(error.clone()));
-        }
+        self.fail_hopeless(&mut state, Some(error));
     }
 
     fn unreachable(&self, state: &State) -> Error {
         let backoff = &state.backoff;
         let (Some(source), Some(at)) = (&backoff.error, backoff.retry_at) else {
-            return Error::QueueFull;
+            return Error::Closed;
         };
         Error::Unreachable {
             address: Arc::clone(&self.name),
@@ -517,102 +463,6 @@ impl Pool {
     }
 }
 
-/// What the request at the head of a queue wants, of those that still wait.
-fn next(queue: &mut VecDeque<Waiter>) -> Option<Wants> {
-    while let Some(waiter) = queue.front() {
-        if !waiter.tell.is_closed() {
-            return Some(waiter.wants);
-        }
-        queue.pop_front();
-    }
-    None
-}
-
-fn give(queue: &mut VecDeque<Waiter>, place: Place, unwanted: &mut Unwanted) {
-    match queue.pop_front() {
-        Some(waiter) => unwanted.extend(waiter.tell.send(Ok(place)).err().and_then(Result::ok)),
-        None => unwanted.push(place),
-    }
-}
-
-impl State {
-    /// Whether a request needs a connection of its own.
-    fn isolates(&self, wants: Wants) -> bool {
-        match self.verdict {
-            Verdict::Unknown => wants.single,
-            Verdict::Shared { controlled } => wants.single || (wants.body && !controlled),
-            Verdict::Single { .. } => true,
-        }
-    }
-
-    /// Whether others wait for the same.
-    fn is_overtaking(&mut self, wants: Wants) -> bool {
-        let alone = self.isolates(wants);
-        next(&mut self.waiting).is_some() || (alone && next(&mut self.alone).is_some())
-    }
-
-    fn is_opening(&self) -> bool {
-        self.opening_shared || self.opening_singles > 0
-    }
-
-    /// Requests that wait for connections of their own.
-    fn singles_wanted(&self) -> usize {
-        match self.verdict {
-            Verdict::Single { .. } => self.waiting.len() + self.alone.len(),
-            Verdict::Unknown | Verdict::Shared { .. } => self.alone.len(),
-        }
-    }
-
-    /// Whether there is a connection to wait for.
-    fn has_hope(&self, alone: bool) -> bool {
-        let single = alone || matches!(self.verdict, Verdict::Single { .. });
-        match single {
-            true => self.singles > 0,
-            false => self.opening_shared || !self.shared.is_empty(),
-        }
-    }
-
-    /// Shared connections that are not held up.
-    fn usable(&self) -> usize {
-        let held_up = |shared: &&Arc<Shared>| !shared.lock().connection.is_stalled();
-        self.shared.iter().filter(held_up).count()
-    }
-
-    /// Requests that the application works on, where that may be over its limit.
-    fn active(&self) -> usize {
-        if self.most_requests == usize::MAX {
-            return 0;
-        }
-        let shared = self.shared.iter();
-        let shared: usize = shared.map(|shared| shared.lock().connection.active()).sum();
-        shared + (self.singles - self.opening_singles).saturating_sub(self.idle.len())
-    }
-}
-
-impl Backoff {
-    /// Whether it is too early to try again.
-    fn holds(&self, now: Instant) -> bool {
-        self.retry_at.is_some_and(|at| at > now)
-    }
-
-    fn fail(&mut self, config: &Config, error: Arc<io::Error>) {
-        let now = Instant::now();
-        // Those that were tried at the same time count as one.
-        if !self.holds(now) {
-            let wait = backoff(config, self.failures, fastrand::f64());
-            self.failures = self.failures.saturating_add(1);
-            self.retry_at = now.checked_add(wait);
-        }
-        self.error = Some(error);
-    }
-}
-
-/// The pause after so many failures before this one; `chance` is from 0 to 1.
-fn backoff(config: &Config, failures: u32, chance: f64) -> Duration {
-    let wait = config.backoff.saturating_mul(1 << failures.min(16));
-    wait.min(config.backoff_most).mul_f64(1.0 - chance / 2.0)
-}
-
 /// Counts a request in the pool's load, until it has a place or none.
 struct Load<'a>(&'a Pool);
 
@@ -641,7 +491,10 @@ impl<'a> Queued<'a> {
 
 impl Drop for Queued<'_> {
     fn drop(&mut self) {
-        self.0.lock().queued -= 1;
+        let mut state = self.0.lock();
+        state.queued -= 1;
+        state.prune();
+        drop(state);
         self.0.counters.unqueued();
     }
 }
@@ -655,19 +508,5 @@ impl Pool {
     pub(super) fn leave(&self) {
         self.load.fetch_sub(1, Ordering::Relaxed);
         self.counters.end();
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pauses_grow_up_to_a_limit_and_differ() {
-        let config = Config::default();
-        assert_eq!(backoff(&config, 0, 0.0), Duration::from_millis(100));
-        assert_eq!(backoff(&config, 1, 0.0), Duration::from_millis(200));
-        assert_eq!(backoff(&config, 1, 1.0), Duration::from_millis(100));
-        assert_eq!(backoff(&config, 1000, 0.0), Duration::from_secs(10));
     }
 }

@@ -10,10 +10,11 @@ use std::time::Duration;
 use bytes::{Buf, Bytes};
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Response, StatusCode};
-use http_body::{Frame, SizeHint};
+use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt, Full};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
+use tokio::runtime::Handle;
 use tokio::time::{Instant, Sleep};
 
 use super::log::Entry;
@@ -85,9 +86,29 @@ impl Verdict {
     }
 }
 
-/// The body of a request.
+/// What is still read of a body that nobody wants, and for how long.
+const LINGER: (usize, Duration) = (1 << 20, Duration::from_secs(2));
+
+/// Reads on for a while: a client that is cut off while it sends does not see the response, and one that has sent all may
+/// use its connection again.
+pub(crate) fn linger(body: Incoming) {
+    if body.is_end_stream() {
+        return;
+    }
+    // There may be none left at the end of the program.
+    if let Ok(runtime) = Handle::try_current() {
+        let (most, wait) = LINGER;
+        runtime.spawn(tokio::time::timeout(
+            wait,
+            Limited::new(body, most).collect(),
+        ));
+    }
+}
+
+/// The body of a request. What is not read of it is read for a while after it was dropped.
 pub(crate) struct RequestBody {
-    inner: Incoming,
+    /// `None`: it was dropped.
+    inner: Option<Incoming>,
     left: u64,
     pause: Duration,
     timer: Option<Pin<Box<Sleep>>>,
@@ -98,7 +119,7 @@ pub(crate) struct RequestBody {
 impl RequestBody {
     pub(crate) fn new(inner: Incoming, most: u64, pause: Duration) -> Self {
         Self {
-            inner,
+            inner: Some(inner),
             left: most,
             pause,
             timer: None,
@@ -121,7 +142,10 @@ impl http_body::Body for RequestBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = &mut *self;
-        let Poll::Ready(frame) = Pin::new(&mut this.inner).poll_frame(cx) else {
+        let Some(inner) = &mut this.inner else {
+            return Poll::Ready(None);
+        };
+        let Poll::Ready(frame) = Pin::new(inner).poll_frame(cx) else {
             let pause = this.pause;
             let timer = this
                 .timer
@@ -150,11 +174,20 @@ impl http_body::Body for RequestBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
+        self.inner.as_ref().is_none_or(Incoming::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
+        let inner = self.inner.as_ref();
+        inner.map_or(SizeHint::with_exact(0), Incoming::size_hint)
+    }
+}
+
+impl Drop for RequestBody {
+    fn drop(&mut self) {
+        if let Some(inner) = self.inner.take() {
+            linger(inner);
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use afcgi::client::{
 use afcgi::{RemoteAddr, Role};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, HOST, LOCATION, RETRY_AFTER, TRANSFER_ENCODING};
+use http::header::{CONNECTION, HOST, LOCATION, RETRY_AFTER};
 use http::request::Parts;
 use http::uri::{Authority, Scheme};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
@@ -20,7 +20,7 @@ use hyper::body::Incoming;
 use tokio_util::task::TaskTracker;
 
 use super::access::identify;
-use super::body::{Body, Logged, RequestBody, text};
+use super::body::{Body, Logged, RequestBody, linger, text};
 use super::config::HeaderRules;
 use super::files::{self, Found};
 use super::listen::Busy;
@@ -83,6 +83,7 @@ pub(crate) async fn serve(
     let most = site.settings.limits.requests;
     let (active, over) = gateway.metrics.begin(most);
     let (parts, body) = request.into_parts();
+    let is_old = parts.version <= Version::HTTP_11;
     let mut entry = Box::new(Entry::new(
         &parts,
         site.log.clone(),
@@ -101,14 +102,25 @@ pub(crate) async fn serve(
             .insert(RETRY_AFTER, HeaderValue::from_static("1"));
         response.into()
     } else {
+        let mut body = Some(body);
         let answered = Exchange {
             site: &site,
             ends,
             entry: &mut entry,
         }
-        .answer(parts, body)
+        .answer(parts, &mut body)
         .await;
-        answered.unwrap_or_else(|refused| Answer::from(*refused))
+        if let Some(unread) = body {
+            linger(unread);
+        }
+        answered.unwrap_or_else(|mut refused| {
+            // Whoever sent it may mean something else by what follows.
+            if refused.status() == StatusCode::BAD_REQUEST && is_old {
+                let close = HeaderValue::from_static("close");
+                refused.headers_mut().insert(CONNECTION, close);
+            }
+            Answer::from(*refused)
+        })
     };
     entry.status = answer.response.status().as_u16();
     entry.is_whole = answer.response.body().is_end_stream() && answer.tunnel.is_none();
@@ -130,7 +142,12 @@ struct Exchange<'a> {
 }
 
 impl Exchange<'_> {
-    async fn answer(self, mut parts: Parts, body: Incoming) -> Result<Answer, Refused> {
+    /// What it does not need of the body it leaves there.
+    async fn answer(
+        self,
+        mut parts: Parts,
+        body: &mut Option<Incoming>,
+    ) -> Result<Answer, Refused> {
         let Self { site, ends, entry } = self;
         let sender = identify(
             &site.settings.trusted,
@@ -147,7 +164,8 @@ impl Exchange<'_> {
             .route(&host, &path)
             .ok_or_else(|| refuse(StatusCode::NOT_FOUND))?;
         let most = route.rules.body.unwrap_or(site.settings.limits.body);
-        if body.size_hint().lower() > most {
+        let length = body.as_ref().map_or(0, |body| body.size_hint().lower());
+        if length > most {
             return Err(refuse(StatusCode::PAYLOAD_TOO_LARGE));
         }
         let offer = Offer::of(&mut parts).map_err(refuse)?;
@@ -167,7 +185,6 @@ impl Exchange<'_> {
         if let Some(authorizer) = &route.authorizer {
             authorize(authorizer, &parts, &mut params, entry).await?;
         }
-        let body = RequestBody::new(body, most, site.settings.limits.body_timeout);
         let mut answer = match find(route, &path).await? {
             Found::File(file) => files::send(&file, &parts).await.into(),
             Found::Folder => folder(&parts).into(),
@@ -200,6 +217,10 @@ impl Exchange<'_> {
                     });
                 }
                 parts.extensions.insert(ExtraParams(params));
+                let Some(body) = body.take() else {
+                    return Err(refuse(StatusCode::INTERNAL_SERVER_ERROR));
+                };
+                let body = RequestBody::new(body, most, site.settings.limits.body_timeout);
                 application(upstream, route, parts, body, offer, entry).await?
             }
         };
@@ -211,10 +232,6 @@ impl Exchange<'_> {
 /// Refuses what no application is to see, and tells the host of the request: in lower case and without its port.
 fn check(parts: &Parts) -> Result<String, Refused> {
     let bad = || refuse(StatusCode::BAD_REQUEST);
-    // Who reads only one of the two sees another request behind this one (RFC 9112 section 6.1).
-    if parts.headers.contains_key(TRANSFER_ENCODING) && parts.headers.contains_key(CONTENT_LENGTH) {
-        return Err(bad());
-    }
     let mut fields = parts.headers.get_all(HOST).iter();
     let field = fields.next();
     if fields.next().is_some() || (field.is_none() && parts.version == Version::HTTP_11) {

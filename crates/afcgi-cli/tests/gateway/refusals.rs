@@ -245,3 +245,25 @@ async fn an_application_with_too_few_connections() {
     assert_eq!(statuses, [200, 503, 503, 503]);
     rig.logs(&["ERROR", "status=503", "overloaded"]).await;
 }
+
+/// What `docs/` shows can be used.
+#[test]
+fn the_examples_of_the_documentation() {
+    let dir = tempfile::tempdir().unwrap();
+    let srv = dir.path().display();
+    for folder in ["static", "blog", "app", "private", "log"] {
+        std::fs::create_dir(dir.path().join(folder)).unwrap();
+    }
+    let path = dir.path().join("a.toml");
+    for text in [
+        include_str!("../../../../docs/gateway.md"),
+        include_str!("../../../../docs/php.md"),
+    ] {
+        let (_, rest) = text.split_once("```toml\n").unwrap();
+        let (toml, _) = rest.split_once("```").unwrap();
+        std::fs::write(&path, toml.replace("\"/srv", &format!("\"{srv}"))).unwrap();
+        let output = run(&["gateway", "--config", path.to_str().unwrap(), "--check"]);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{said}");
+    }
+}

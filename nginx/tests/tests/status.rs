@@ -27,7 +27,9 @@ const STATUS: &str =
 /// An nginx that passes everything to an application on a port, but for the page at `/-/`.
 async fn watched(workers: u32, app: u16, more: &str) -> Nginx {
     let server = format!(
-        "server {{ listen LISTEN reuseport; {STATUS}
+        "upstream tight {{ server 127.0.0.1:{app}; fastcgi_multiplex overflow=0; }}
+        server {{ listen LISTEN reuseport; {STATUS}
+            location /tight/ {{ fastcgi_buffering off; fastcgi_pass tight; }}
             location / {{ {more} fastcgi_pass 127.0.0.1:{app}; }}
             location /own/ {{ root /nowhere; }}
             location /off/ {{ fastcgi_multiplex off; fastcgi_pass 127.0.0.1:{app}; }} }}"
@@ -301,7 +303,7 @@ async fn slow_client(nginx: &Nginx) -> TcpStream {
     let mut slow = TcpStream::connect(("127.0.0.1", nginx.port()))
         .await
         .expect("nginx");
-    let request = b"GET /slow HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    let request = b"GET /tight/slow HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
     slow.write_all(request).await.expect("a request");
     slow
 }
@@ -310,11 +312,11 @@ async fn slow_client(nginx: &Nginx) -> TcpStream {
 #[tokio::test]
 async fn a_slow_reader_is_told_of() {
     let app = large_then_small().await;
-    let nginx = watched(1, app.port(), "fastcgi_buffering off;").await;
+    let nginx = watched(1, app.port(), "").await;
     let client = client();
     let slow = slow_client(&nginx).await;
     shows(&client, &nginx, &[("active", 1)]).await;
-    let url = nginx.url("/other");
+    let url = nginx.url("/tight/other");
     let (body, found) = tokio::join!(
         get_ok(&client, &url),
         shows(&client, &nginx, &[("active", 2), ("stalls", 1)])
@@ -323,10 +325,10 @@ async fn a_slow_reader_is_told_of() {
     assert_eq!(found["flow_control"], false);
     shows(&client, &nginx, &[("stall_aborts", 1), ("aborts", 1)]).await;
     drop(slow);
-    let [.., aborted, stalled] = logged(&nginx, "/slow").await;
+    let [.., aborted, stalled] = logged(&nginx, "/tight/slow").await;
     assert_eq!(aborted, "1");
     assert!((4.0..25.0).contains(&seconds(&stalled)), "{stalled}");
-    let [.., aborted, stalled] = logged(&nginx, "/other").await;
+    let [.., aborted, stalled] = logged(&nginx, "/tight/other").await;
     assert_eq!((&*aborted, &*stalled), ("0", "0.000"));
 }
 
@@ -334,17 +336,17 @@ async fn a_slow_reader_is_told_of() {
 #[tokio::test]
 async fn a_slow_reader_leaves() {
     let app = large_then_small().await;
-    let nginx = watched(1, app.port(), "fastcgi_buffering off;").await;
+    let nginx = watched(1, app.port(), "").await;
     let client = client();
     let slow = slow_client(&nginx).await;
     shows(&client, &nginx, &[("active", 1)]).await;
-    let url = nginx.url("/other");
+    let url = nginx.url("/tight/other");
     let (body, ()) = tokio::join!(get_ok(&client, &url), async {
         shows(&client, &nginx, &[("active", 2), ("stalls", 1)]).await;
         drop(slow);
     });
     assert_eq!(body, "late");
-    let [.., aborted, stalled] = logged(&nginx, "/slow").await;
+    let [.., aborted, stalled] = logged(&nginx, "/tight/slow").await;
     assert_eq!(aborted, "1");
     assert!(seconds(&stalled) < 5.0, "{stalled}");
     shows(&client, &nginx, &[("stall_aborts", 0), ("aborts", 1)]).await;

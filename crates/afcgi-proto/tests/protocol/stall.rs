@@ -141,8 +141,9 @@ fn web_an_overflow_reaches_those_behind() {
     let [slow, fast] = [web.request(), web.request()];
     web.feed(record::record(code::STDOUT, 1, &[7; 900]));
     assert!(web.conn.is_stalled() && !web.conn.is_blocked());
-    assert!(!web.conn.has_room());
+    assert!(web.conn.is_overflowing() && !web.conn.has_room());
     web.feed(record::response(2, b"fast"));
+    assert!(!web.conn.is_overflowing());
     assert_eq!(web.stdout(fast), content("fast"));
     // Nobody is behind it any more: it has its buffer, and no more.
     let more = record::record(code::STDOUT, 1, &[7; 300]);

@@ -115,9 +115,11 @@ async fn the_page_behind_the_module() {
     browser.prefer("prefers-color-scheme", "dark").await;
     keep(&browser, "demo-dark.png").await;
     browser.prefer("prefers-color-scheme", "light").await;
-    browser.resize(390, 3000).await;
-    let narrow = "return document.documentElement.scrollWidth <= innerWidth";
-    browser.wait(narrow).await;
+    for width in [320, 900, 390] {
+        browser.resize(width, 3000).await;
+        let narrow = "return document.documentElement.scrollWidth <= innerWidth";
+        browser.wait(narrow).await;
+    }
     keep(&browser, "demo-narrow.png").await;
     browser.resize(1280, 900).await;
 
@@ -149,6 +151,26 @@ async fn a_page_that_leaves() {
     other.wait(&format!("return {clocks} === 100")).await;
     one.open("about:blank").await;
     other.wait(&format!("return {clocks} === 0")).await;
+}
+
+/// Whatever is open, the application ends in order and in time.
+#[tokio::test]
+async fn it_ends_while_requests_are_open() {
+    let (nginx, mut app) = rig("fastcgi_multiplex on;").await;
+    let browser = Browser::start().await;
+    browser.open(&nginx.url("/demo/")).await;
+    browser.wait(LIVE).await;
+    browser.press("2s").await;
+    let open = format!(
+        "return {} === 100 && {} === 1",
+        shown("clocks"),
+        shown("downloads")
+    );
+    browser.wait(&open).await;
+    assert!(app.process.stop().success());
+    browser
+        .wait("return document.getElementById('state').textContent === 'reconnecting'")
+        .await;
 }
 
 /// Without the module each request has a connection, and the page says so; WebSockets do not get through, and the page says that.

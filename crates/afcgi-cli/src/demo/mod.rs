@@ -16,7 +16,7 @@ mod room;
 use std::fmt;
 use std::future::Future;
 use std::io::{self, Write};
-use std::net::TcpListener;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::pin::Pin;
 use std::time::Duration;
 
@@ -154,12 +154,16 @@ fn server() -> Server {
 }
 
 fn listen_http(address: &Address) -> io::Result<TcpListener> {
-    let target = match address {
-        Address::Tcp { host, port } if host.is_empty() => ("::", *port),
-        Address::Tcp { host, port } => (host.as_str(), *port),
-        Address::Unix(_) => return Err(io::ErrorKind::InvalidInput.into()),
+    let listener = match address {
+        Address::Tcp { host, port } if host.is_empty() => {
+            // The second where there is no IPv6.
+            let all: [IpAddr; 2] = [Ipv6Addr::UNSPECIFIED.into(), Ipv4Addr::UNSPECIFIED.into()];
+            TcpListener::bind(&all.map(|ip| SocketAddr::new(ip, *port))[..])
+        }
+        Address::Tcp { host, port } => TcpListener::bind((host.as_str(), *port)),
+        Address::Unix(_) => Err(io::ErrorKind::InvalidInput.into()),
     };
-    let listener = TcpListener::bind(target).map_err(|error| {
+    let listener = listener.map_err(|error| {
         let why = match error.kind() {
             io::ErrorKind::AddrInUse => {
                 "another program listens there; --listen takes another address".to_owned()

@@ -179,7 +179,7 @@ function connect() {
   socket.onclose = () => {
     keep(echoes, null);
     set("trip", "–");
-    set("trips", tunnelled ? "reconnecting" : "This web server opens no WebSocket through FastCGI: nginx does with the module of this project, lighttpd does too.");
+    set("trips", tunnelled ? "reconnecting" : "This web server opens no WebSocket through FastCGI: nginx does with the module of this project.");
     setTimeout(connect, tunnelled ? 1000 + 1000 * Math.random() : 15000);
   };
 }
@@ -376,7 +376,7 @@ function plot(canvas, powers, lines, bands = []) {
     context.lineTo(width, line);
     context.stroke();
     context.textAlign = "right";
-    context.fillText(figure(mark) + (powers ? " ms" : ""), left - 6, line + 4);
+    context.fillText(!powers ? figure(mark) : mark < 1000 ? `${mark} ms` : `${mark / 1000} s`, left - 6, line + 4);
   }
   context.textAlign = "left";
   context.fillText("1 minute ago", left, height - 4);

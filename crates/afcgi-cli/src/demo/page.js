@@ -7,7 +7,7 @@ const figure = n => n.toLocaleString("en");
 const calm = matchMedia("(prefers-reduced-motion: reduce)");
 const MINUTE = 60000, PROBE = 200, RATE = 512 * 1024;
 
-let page = "", run = "", lastMessage = 0, live = false;
+let page = "", run = "", lastMessage = 0;
 let now = { active: 0, connections: 0, clients: {} };
 // Points of time, and what was seen then.
 const past = [], fetches = [], echoes = [], slowTimes = [];
@@ -29,8 +29,8 @@ function set(id, text) {
 }
 
 function state(ok, text = ok ? "live" : "reconnecting") {
-  live = ok;
   $("state").className = ok ? "" : "lost";
+  document.body.classList.toggle("lost", !ok);
   set("state", text);
 }
 
@@ -83,8 +83,8 @@ function listen() {
 }
 
 let failed = 0;
-function numbers(new_) {
-  now = new_;
+function numbers(fresh) {
+  now = fresh;
   now.other = Math.max(0, now.active - now.clocks - now.pages - now.sockets - now.downloads);
   for (const element of document.querySelectorAll("[data-n]")) set(element, figure(now[element.dataset.n]));
   for (const element of document.querySelectorAll("[data-word]")) {

@@ -3,7 +3,10 @@
 use std::process::Command;
 
 use afcgi_interop::process::Process;
+use afcgi_interop::raw::{self, kind, pair, record};
 use afcgi_interop::wait::{SOON, eventually, free_port};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
 
 fn afcgi(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_afcgi"));
@@ -66,6 +69,19 @@ fn an_address_in_use() {
     assert!(text.contains(&address) && text.contains("in use"), "{text}");
 }
 
+/// Asks the application what it can do: when it says so, it hears signals too.
+async fn answers(port: u16) -> Result<(), String> {
+    let mut socket = TcpStream::connect(("127.0.0.1", port))
+        .await
+        .map_err(|error| error.to_string())?;
+    let question = record(kind::GET_VALUES, 0, &pair("FCGI_MPXS_CONNS", ""));
+    (socket.write_all(&question).await).map_err(|error| error.to_string())?;
+    match raw::read(&mut socket).await {
+        Some(answer) if answer.kind == kind::GET_VALUES_RESULT => Ok(()),
+        _ => Err("no answer".to_owned()),
+    }
+}
+
 /// Two sockets, one of them in the file system, and nothing left behind.
 #[tokio::test]
 async fn it_listens_and_ends() {
@@ -80,12 +96,12 @@ async fn it_listens_and_ends() {
         "http://127.0.0.1/demo",
     ]);
     let mut process = Process::start("afcgi demo", &command, &folder.path().join("log"));
-    eventually("both are there", SOON, || {
+    eventually("it answers", SOON, || {
         process.assert_running();
-        let there = socket.exists() && std::net::TcpStream::connect(("127.0.0.1", port)).is_ok();
-        async move { there.then_some(()).ok_or_else(|| "not yet".to_owned()) }
+        answers(port)
     })
     .await;
+    assert!(socket.exists());
     assert!(process.log().contains("http://127.0.0.1/demo/"));
     assert!(process.stop().success());
     assert!(!socket.exists());

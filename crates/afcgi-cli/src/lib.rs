@@ -1,0 +1,5 @@
+//! The program `afcgi`: a module for each of its subcommands, which `main.rs` lists.
+
+#![forbid(unsafe_code)]
+
+pub mod demo;

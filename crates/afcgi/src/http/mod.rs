@@ -1,7 +1,10 @@
 //! FastCGI requests as HTTP: CGI parameters to [`http::Request`], [`http::Response`] to a CGI
 //! response. One place for both sides.
 
+pub(crate) mod answer;
 mod body;
+pub(crate) mod mapping;
+pub(crate) mod params;
 mod request;
 mod response;
 mod upgrade;
@@ -96,4 +99,21 @@ where
             }
         }
     }
+}
+
+/// Fields that speak of one HTTP connection, which does not reach to the application (RFC 9110
+/// section 7.6.1).
+pub(crate) fn is_hop_by_hop(name: &::http::HeaderName) -> bool {
+    matches!(
+        name.as_str(),
+        "connection"
+            | "keep-alive"
+            | "proxy-authenticate"
+            | "proxy-authorization"
+            | "proxy-connection"
+            | "te"
+            | "trailer"
+            | "transfer-encoding"
+            | "upgrade"
+    )
 }

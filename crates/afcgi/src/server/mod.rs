@@ -17,9 +17,10 @@ use std::io;
 use std::num::NonZeroUsize;
 use std::pin::Pin;
 
+pub use crate::address::{Address, AddressError};
 pub use app::{App, Native, native};
 pub use config::Config;
-pub use listen::{Address, AddressError, Listener, UnixOptions};
+pub use listen::{Listener, UnixOptions};
 pub use request::{AppStatus, InputStream, OutputStream, Over, Request};
 pub use shared::ReadError;
 pub use stats::{Snapshot, Stats};

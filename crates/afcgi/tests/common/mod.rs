@@ -5,6 +5,7 @@
     reason = "each test file uses a part of it"
 )]
 
+pub mod peer;
 pub mod upgrade;
 
 use std::future::Future;

@@ -1,0 +1,278 @@
+//! Why a request has no response, or no complete one.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use afcgi_proto::ProtocolStatus;
+use afcgi_proto::cgi::HeadError;
+use afcgi_proto::inbox::Broken;
+use http::StatusCode;
+
+use super::mapping::MappingError;
+
+/// Why a request has no response, or no complete one. It concerns that request only, except where
+/// it says that a connection was lost. Cloning is cheap.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Error {
+    /// The request cannot be put into parameters.
+    Request(MappingError),
+    /// The body of the request failed: whoever sends it broke off.
+    Body(Arc<dyn std::error::Error + Send + Sync>),
+    /// The body of the request is not as long as its Content-Length says.
+    BodyLength,
+    /// The name in an address cannot be looked up.
+    Resolve {
+        /// The name.
+        host: Arc<str>,
+        /// What the system says.
+        source: Arc<io::Error>,
+    },
+    /// No connection can be opened.
+    Connect {
+        /// Where to.
+        address: Arc<str>,
+        /// What the system says.
+        source: Arc<io::Error>,
+    },
+    /// Connecting failed a moment ago, and is not tried again yet.
+    Unreachable {
+        /// Where to.
+        address: Arc<str>,
+        /// What the system said.
+        source: Arc<io::Error>,
+        /// When it is tried again.
+        retry_in: Duration,
+    },
+    /// As many requests wait for a connection as may.
+    QueueFull,
+    /// No connection was free for the request in time.
+    QueueTimeout,
+    /// The application refused the request, which it has not worked on.
+    Refused(ProtocolStatus),
+    /// The application did not do something in time.
+    Timeout(Awaited),
+    /// The connection was lost before END_REQUEST.
+    Lost(Lost),
+    /// The response was given up.
+    Broken(Broken),
+    /// The response has no head that can be read.
+    Head(HeadError),
+    /// The request ended before its response had a head.
+    NoHead,
+    /// The application answered 101 to a request that it was not offered an upgrade of.
+    Unasked101,
+    /// The response redirects within the application more often than is followed.
+    Redirects,
+    /// The response body is shorter or longer than its Content-Length says.
+    Length {
+        /// What was announced.
+        announced: u64,
+        /// What has come, as far as it was read.
+        found: u64,
+    },
+    /// The application ended the request with this status, not 0, after the response had begun.
+    AppStatus(u32),
+    /// The address was given up while the request waited: its name does not have it any more.
+    Closed,
+}
+
+/// What was waited for in vain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Awaited {
+    /// The application to take more of the request's body.
+    Send,
+    /// The first byte of the response.
+    FirstByte,
+    /// The next byte of the response.
+    Read,
+}
+
+/// How a connection was lost.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Lost {
+    /// The application closed it.
+    Closed,
+    /// The application broke the protocol.
+    Protocol(afcgi_proto::ConnectionError),
+    /// The socket failed, or the application read nothing of it for too long.
+    Io(Arc<io::Error>),
+}
+
+/// Whose fault an error is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Culprit {
+    /// Whoever made the request.
+    User,
+    /// The application, or the way to it.
+    Peer,
+    /// A limit of this client.
+    Limit,
+}
+
+impl Error {
+    /// Whether the same request may be sent again without harm, whatever its method: it was not
+    /// worked on. For an idempotent request that is known of more errors.
+    pub const fn is_retryable(&self) -> bool {
+        matches!(
+            self,
+            Self::Resolve { .. }
+                | Self::Connect { .. }
+                | Self::Unreachable { .. }
+                | Self::QueueFull
+                | Self::QueueTimeout
+                | Self::Closed
+                | Self::Refused(ProtocolStatus::Overloaded | ProtocolStatus::CantMpxConn)
+        )
+    }
+
+    /// Whose fault it is.
+    pub const fn culprit(&self) -> Culprit {
+        match self {
+            Self::Request(_) | Self::Body(_) | Self::BodyLength => Culprit::User,
+            Self::QueueFull | Self::QueueTimeout | Self::Redirects | Self::Closed => Culprit::Limit,
+            Self::Broken(Broken::Stalled) => Culprit::User,
+            _ => Culprit::Peer,
+        }
+    }
+
+    /// The status that a gateway answers with.
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::Connect { source, .. } if source.kind() == io::ErrorKind::TimedOut => {
+                StatusCode::GATEWAY_TIMEOUT
+            }
+            Self::Request(error) => error.status(),
+            Self::Body(_) | Self::BodyLength => StatusCode::BAD_REQUEST,
+            Self::QueueFull
+            | Self::QueueTimeout
+            | Self::Refused(ProtocolStatus::Overloaded | ProtocolStatus::CantMpxConn)
+            | Self::Closed => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Timeout(_) => StatusCode::GATEWAY_TIMEOUT,
+            _ => StatusCode::BAD_GATEWAY,
+        }
+    }
+
+    /// When to come back, for the Retry-After of a status 503.
+    pub const fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::QueueFull
+            | Self::QueueTimeout
+            | Self::Refused(ProtocolStatus::Overloaded | ProtocolStatus::CantMpxConn)
+            | Self::Closed => Some(Duration::from_secs(1)),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Request(error) => error.fmt(f),
+            Self::Body(error) => write!(f, "the request body failed: {error}"),
+            Self::BodyLength => {
+                f.write_str("the request body is not as long as its Content-Length says")
+            }
+            Self::Resolve { host, source } => write!(
+                f,
+                "cannot look up the host `{host}`: {source} (is the name right?)"
+            ),
+            Self::Connect { address, source } => write!(
+                f,
+                "cannot connect to the application at {address}: {source} (is it running?)"
+            ),
+            Self::Unreachable {
+                address,
+                source,
+                retry_in,
+            } => write!(
+                f,
+                "cannot connect to the application at {address}: {source} (the next attempt is in {} ms)",
+                retry_in.as_millis()
+            ),
+            Self::QueueFull => f.write_str(
+                "as many requests wait for the application as may: it is overloaded, or `queue` is too small",
+            ),
+            Self::QueueTimeout => f.write_str(
+                "no connection to the application was free in time: it is overloaded, or has too few processes",
+            ),
+            Self::Refused(status) => write!(f, "the application refused the request: {status:?}"),
+            Self::Timeout(Awaited::Send) => {
+                f.write_str("the application did not read the request body in time")
+            }
+            Self::Timeout(Awaited::FirstByte) => {
+                f.write_str("the application did not answer in time")
+            }
+            Self::Timeout(Awaited::Read) => {
+                f.write_str("the application did not go on with its response in time")
+            }
+            Self::Lost(why) => write!(f, "the response is not complete: {why}"),
+            Self::Broken(why) => write!(f, "the response is not complete: {why}"),
+            Self::Head(error) => write!(f, "the application's response is no CGI response: {error}"),
+            Self::NoHead => f.write_str(
+                "the application ended the request without a response head; its STDERR may say why",
+            ),
+            Self::Unasked101 => {
+                f.write_str("the application upgrades a request that cannot be upgraded")
+            }
+            Self::Redirects => {
+                f.write_str("the application redirects within itself too often: is it a loop?")
+            }
+            Self::Length { announced, found } => write!(
+                f,
+                "the response body is not as long as its Content-Length: {found} bytes instead of {announced}"
+            ),
+            Self::AppStatus(status) => write!(
+                f,
+                "the application ended the request with status {status}: its response may not be complete"
+            ),
+            Self::Closed => f.write_str("the address of the application was given up: its name has others now"),
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Request(error) => Some(error),
+            Self::Body(error) => Some(&**error),
+            Self::Resolve { source, .. }
+            | Self::Connect { source, .. }
+            | Self::Unreachable { source, .. }
+            | Self::Lost(Lost::Io(source)) => Some(&**source),
+            Self::Lost(Lost::Protocol(error)) => Some(error),
+            Self::Broken(why) => Some(why),
+            Self::Head(error) => Some(error),
+            _ => None,
+        }
+    }
+}
+
+impl From<Error> for io::Error {
+    fn from(error: Error) -> Self {
+        let kind = match &error {
+            Error::Timeout(_) | Error::QueueTimeout => io::ErrorKind::TimedOut,
+            Error::Lost(_) | Error::Broken(_) | Error::Length { .. } => {
+                io::ErrorKind::UnexpectedEof
+            }
+            Error::Connect { source, .. } | Error::Unreachable { source, .. } => source.kind(),
+            _ => io::ErrorKind::Other,
+        };
+        Self::new(kind, error)
+    }
+}
+
+impl fmt::Display for Lost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Closed => f.write_str("the application closed the connection"),
+            Self::Protocol(error) => error.fmt(f),
+            Self::Io(error) => write!(f, "the connection failed: {error}"),
+        }
+    }
+}

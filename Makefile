@@ -1,9 +1,10 @@
 # Two commands matter: `make run` and `make test`. Each installs what it lacks, and says what.
 
-.PHONY: help run test module bench isolation hosts clean
+.PHONY: help run demo test module bench isolation hosts clean
 
 help:
 	@echo 'make run      build everything, start nginx with the module on 127.0.0.1:8888 and afcgitest on 127.0.0.1:5000'
+	@echo 'make demo     the demonstration alone, on 127.0.0.1:8888: a page of requests against connections. Needs Rust and nothing else'
 	@echo 'make test     everything that CI runs: format, lints, documentation, tests, web servers'
 	@echo 'make module   the nginx module alone: nginx/build/ngx_http_fastcgi_multiplex_module.so'
 	@echo 'make bench    the measurements, with a dated record in bench/records/'
@@ -13,6 +14,9 @@ help:
 
 run:
 	@scripts/run.sh
+
+demo:
+	@scripts/demo.sh
 
 test:
 	@scripts/test.sh

@@ -2,7 +2,8 @@
 # Installs what is missing, and nothing else. Silent and quick when nothing is.
 #
 # Usage: scripts/install.sh GROUP
-#   base    compiler, linker, Rust: what every build needs
+#   rust    compiler, linker, Rust: what the crates need that have nothing to do with nginx
+#   base    rust, and what every build of the module needs
 #   nginx   the nginx of the distribution and what a module for it is built with
 #   build   base and nginx
 #   test    build, and the web servers and languages that the tests talk to
@@ -20,13 +21,16 @@ rust_version=$(sed -n 's/^rust-version *= *"\(.*\)"/\1/p' Cargo.toml | head -n 1
 
 # Each needed thing: "package: test", where the test is a command to find or a pattern that names a file. What is there by other means
 # than the package counts.
-base_needs=(
+rust_needs=(
     "gcc: gcc"
     "libc6-dev: /usr/include/stdio.h"
+    "ca-certificates: /etc/ssl/certs/ca-certificates.crt"
+)
+base_needs=(
+    "${rust_needs[@]}"
     "make: make"
     "pkg-config: pkg-config"
     "libclang-dev: /usr/lib/llvm-*/lib/libclang.so*"
-    "ca-certificates: /etc/ssl/certs/ca-certificates.crt"
     "curl: curl"
 )
 nginx_needs=(
@@ -229,13 +233,14 @@ need_rust() {
 }
 
 case ${1-} in
+    rust) needs=("${rust_needs[@]}") ;;
     base) needs=("${base_needs[@]}") ;;
     nginx) needs=("${nginx_needs[@]}") ;;
     build) needs=("${base_needs[@]}" "${nginx_needs[@]}") ;;
     test) needs=("${base_needs[@]}" "${nginx_needs[@]}" "${test_needs[@]}") ;;
     bench) needs=("${base_needs[@]}" "${nginx_needs[@]}" "${bench_needs[@]}") ;;
     hosts) needs=("${base_needs[@]}" "${nginx_needs[@]}" "${hosts_needs[@]}") ;;
-    *) die "usage: scripts/install.sh base|nginx|build|test|bench|hosts" ;;
+    *) die "usage: scripts/install.sh rust|base|nginx|build|test|bench|hosts" ;;
 esac
 
 mapfile -t packages < <(missing "${needs[@]}")
@@ -244,6 +249,6 @@ if [ ${#packages[@]} != 0 ]; then
 fi
 
 case $1 in
-    base | build | bench | hosts) need_rust ;;
+    rust | base | build | bench | hosts) need_rust ;;
     test) need_rust rustfmt clippy ;;
 esac

@@ -1,7 +1,8 @@
 #!/bin/bash
-# make run: nginx with the module on 127.0.0.1:8888 in front of afcgitest on 127.0.0.1:5000, until Ctrl-C.
+# make run: nginx with the module on 127.0.0.1:8888 in front of afcgitest on 127.0.0.1:5000 and the demonstration on 127.0.0.1:5001,
+# until Ctrl-C.
 #
-# Exit status: 0 when asked to stop, 1 when something could not be built or started, or when one of the two died.
+# Exit status: 0 when asked to stop, 1 when something could not be built or started, or when one of the three died.
 
 set -u
 # shellcheck source=scripts/lib.sh
@@ -9,12 +10,14 @@ set -u
 
 web=8888
 app=5000
+demo=5001
+public=http://127.0.0.1:$web/demo/
 prefix=$root/nginx/prefix
 logs=$prefix/run
 
 free_or_die() {
     local port user
-    for port in $web $app; do
+    for port in $web $app $demo; do
         user=$(port_user "$port")
         [ -z "$user" ] || die "port $port of 127.0.0.1 is in use by $user: stop it and try again."
     done
@@ -22,8 +25,8 @@ free_or_die() {
 
 free_or_die
 scripts/install.sh base || exit 1
-say "Building afcgitest"
-cargo build --release --bin afcgitest || die "afcgitest does not build (see above)."
+say "Building afcgitest and the demonstration"
+cargo build --release --bin afcgitest --bin afcgi || die "afcgitest and afcgi do not build (see above)."
 say "Building the nginx module"
 build_module || die "the nginx module does not build (see above)."
 free_or_die
@@ -34,6 +37,7 @@ ulimit -n "$(ulimit -Hn)" 2>/dev/null
 nginx=$(nginx_binary)
 mkdir -p "$logs" || die "cannot write to $logs."
 app_pid=
+demo_pid=
 web_pid=
 asked=
 
@@ -41,10 +45,10 @@ asked=
 # is left.
 stop() {
     local pid patience
-    for pid in $web_pid $app_pid; do
+    for pid in $web_pid $demo_pid $app_pid; do
         kill -TERM -- "-$pid" 2>/dev/null
     done
-    for pid in $web_pid $app_pid; do
+    for pid in $web_pid $demo_pid $app_pid; do
         for ((patience = 100; patience > 0; patience--)); do
             kill -0 -- "-$pid" 2>/dev/null || break
             sleep 0.1
@@ -53,6 +57,7 @@ stop() {
         wait "$pid" 2>/dev/null
     done
     web_pid=
+    demo_pid=
     app_pid=
 }
 trap stop EXIT
@@ -62,11 +67,13 @@ trap 'asked=yes' INT TERM HUP
 set -m
 target/release/afcgitest "127.0.0.1:$app" </dev/null >"$logs/afcgitest.log" 2>&1 &
 app_pid=$!
+target/release/afcgi demo --behind "127.0.0.1:$demo" --public "$public" </dev/null >"$logs/demo.log" 2>&1 &
+demo_pid=$!
 "$nginx" -p "$prefix" -c conf/nginx.conf -g 'daemon off;' </dev/null >"$logs/nginx.log" 2>&1 &
 web_pid=$!
 set +m
 
-# Says which of the two has died, with the end of its logs, and leaves.
+# Says which of them has died, with the end of its logs, and leaves.
 die_of() {
     local name=$1 pid=$2 status log
     wait "$pid" 2>/dev/null
@@ -79,27 +86,32 @@ die_of() {
     exit 1
 }
 
-both_alive() {
+all_alive() {
     kill -0 "$app_pid" 2>/dev/null || die_of afcgitest "$app_pid" "$logs/afcgitest.log"
+    kill -0 "$demo_pid" 2>/dev/null || die_of 'afcgi demo' "$demo_pid" "$logs/demo.log"
     kill -0 "$web_pid" 2>/dev/null || die_of nginx "$web_pid" "$logs/nginx.log" "$logs/error.log"
 }
 
-# A request through both: it answers only if both do.
+# Requests through nginx to both: they are answered only if all three are there.
 ready=
 for ((patience = 150; patience > 0; patience--)); do
     [ -z "$asked" ] || exit 0
-    both_alive
-    if curl -sf --noproxy '*' -m 2 -o "$logs/first" "http://127.0.0.1:$web/"; then
+    all_alive
+    if curl -sf --noproxy '*' -m 2 -o "$logs/first" "http://127.0.0.1:$web/" && curl -sf --noproxy '*' -m 2 -o "$logs/first" "$public"; then
         ready=yes
         break
     fi
     sleep 0.2
 done
-[ -n "$ready" ] || die "nginx and afcgitest run, but http://127.0.0.1:$web/ does not answer: see the logs in $logs."
+[ -n "$ready" ] || die "all programs run, but http://127.0.0.1:$web/ or $public does not answer: see the logs in $logs."
 
 cat <<END
 
-Ready: nginx with the module on 127.0.0.1:$web, in front of afcgitest on 127.0.0.1:$app.
+Ready: nginx with the module on 127.0.0.1:$web, in front of afcgitest on 127.0.0.1:$app and the demonstration on 127.0.0.1:$demo.
+Look, in a browser: a thousand long-lived requests on one connection, live:
+
+  $public
+
 Try, in another terminal:
 
   curl http://127.0.0.1:$web/
@@ -110,11 +122,11 @@ Try, in another terminal:
   curl http://127.0.0.1:$web/stats
   curl http://127.0.0.1:$web/-/multiplex
 
-Ctrl-C stops both. Their logs are in ${logs#"$root"/}.
+Ctrl-C stops all three. Their logs are in ${logs#"$root"/}.
 END
 
 while [ -z "$asked" ]; do
-    both_alive
+    all_alive
     # Not in the background of this shell, so that a signal is heard as soon as it is over.
     sleep 0.2
 done

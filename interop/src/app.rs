@@ -1,4 +1,4 @@
-//! The applications under test: `afcgitest`, the example `websocket`, and a program with the same routes over Go's net/http/fcgi.
+//! The applications under test: `afcgitest`, the example `websocket`, `afcgi demo`, and a program with the same routes over Go's net/http/fcgi.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -41,14 +41,25 @@ impl App {
         Self::start("websocket", command).await
     }
 
+    /// Starts `afcgi demo` on a port of 127.0.0.1, for a web server that has it at the URL `public`, and waits until it listens.
+    pub async fn demo(port: u16, public: &str) -> Self {
+        static BINARY: OnceLock<PathBuf> = OnceLock::new();
+        let mut command = Command::new(BINARY.get_or_init(|| built("afcgi")));
+        command.args(["demo", "--public", public, "--behind"]);
+        Self::start_at("afcgi demo", command, port).await
+    }
+
     /// Starts the Go program and waits until it listens.
     pub async fn go() -> Self {
         Self::start("go peer", Command::new(go_peer())).await
     }
 
-    async fn start(name: &str, mut command: Command) -> Self {
+    async fn start(name: &str, command: Command) -> Self {
+        Self::start_at(name, command, free_port()).await
+    }
+
+    async fn start_at(name: &str, mut command: Command, port: u16) -> Self {
         let dir = tempfile::tempdir().expect("a temporary folder");
-        let port = free_port();
         command.arg(format!("127.0.0.1:{port}"));
         let mut process = Process::start(name, &command, &dir.path().join("log"));
         eventually(&format!("{name} listens"), SOON, || {

@@ -177,6 +177,14 @@ impl Browser {
         self.post("/goog/cdp/execute", &command).await;
     }
 
+    /// Makes the window so large, in CSS pixels, for what is shown from now on.
+    pub async fn resize(&self, width: u32, height: u32) {
+        let size =
+            json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": false });
+        let command = json!({ "cmd": "Emulation.setDeviceMetricsOverride", "params": size });
+        self.post("/goog/cdp/execute", &command).await;
+    }
+
     async fn post(&self, path: &str, body: &Value) -> Value {
         let path = format!("{}{path}", self.session);
         self.command(Method::POST, &path, body).await

@@ -14,6 +14,9 @@ pub(crate) const CONNECT_WAIT: Duration = Duration::from_secs(60);
 /// How long an application may take to say whether it multiplexes. A silent one does not; a busy one
 /// that is taken for silent gets a connection for each request, when it can do so least.
 pub(crate) const PROBE_WAIT: Duration = Duration::from_secs(3);
+/// How long a connection is left alone after each read while one request overflows its buffer: an
+/// application that writes as fast as it is read would not get to what others wait for.
+pub(crate) const OVERFLOW_PAUSE: Duration = Duration::from_millis(1);
 /// How long a connection that serves one request at a time is kept without one: it keeps a process
 /// of PHP-FPM, or all of a libfcgi application, from serving anybody else.
 pub(crate) const IDLE_WAIT: Duration = Duration::from_millis(250);
@@ -56,6 +59,8 @@ pub(crate) struct Real {
     expires: Instant,
     /// Requests that may still begin on it.
     left: u32,
+    /// When it is read again, while one request overflows its buffer.
+    pub(crate) read_at: Option<Instant>,
     /// Until when the application has to show that it still reads the connection.
     pub(crate) check_until: Option<Instant>,
     pub(crate) share: Share,
@@ -88,10 +93,19 @@ impl Real {
             idle_until: None,
             expires: now + settings.lifetime,
             left: settings.max_requests,
+            read_at: None,
             check_until: None,
             share: Share::default(),
             stall: None,
         }
+    }
+
+    /// Whether it is not the time to read, and the timer will tell when it is.
+    pub(crate) fn pauses(&mut self, now: Instant) -> bool {
+        if self.read_at.is_some_and(|at| at <= now) {
+            self.read_at = None;
+        }
+        self.read_at.is_some()
     }
 
     /// Whether it takes no new requests because of its age.
@@ -175,6 +189,7 @@ impl Real {
     pub(crate) fn resume_reading(&self) {
         if let Some(sock) = &self.sock
             && !self.rest.is_empty()
+            && self.read_at.is_none()
             && !self.connection.is_blocked()
         {
             sock.read_next_turn();
@@ -191,6 +206,7 @@ impl Real {
         let expires = ages.then_some(self.expires);
         let due = (state.into_iter())
             .chain(self.check_until)
+            .chain(self.read_at)
             .chain(expires)
             .chain(self.connection.deadline(now))
             .min();

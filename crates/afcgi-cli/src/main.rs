@@ -3,7 +3,7 @@
 use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 
-use afcgi_cli::gateway;
+use afcgi_cli::{demo, gateway};
 use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
@@ -17,6 +17,7 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Demo(demo::Arguments),
     Gateway(gateway::Arguments),
 }
 
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     init_log();
     let (name, result) = match arguments.command {
+        Command::Demo(arguments) => ("demo", arguments.run(None)),
         Command::Gateway(arguments) => ("gateway", arguments.run()),
     };
     match result {

@@ -1,6 +1,10 @@
 //! Received content of one stream that its consumer has not taken yet.
 
+use std::collections::VecDeque;
+
 use bytes::{Buf, Bytes, BytesMut};
+
+use crate::record::MAX_CONTENT;
 
 /// What a read from a stream gives.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,13 +58,20 @@ enum State {
     Broken(Broken),
 }
 
+/// Bytes of content from which on a buffer is not made larger: another follows it. A large one would
+/// have to be copied as it grows, and be there twice meanwhile.
+const CHUNK: usize = 256 * 1024;
+
 /// A bounded queue of bytes.
 ///
-/// Invariant: the caller offers no more than [`Inbox::room`]; content is kept in one buffer, so
-/// that a peer that cuts a stream into records of one byte costs no more than another.
+/// Invariants: the caller offers no more than [`Inbox::room`]; content is kept in large buffers, so
+/// that a peer that cuts a stream into records of one byte costs no more than another; `bytes` is not
+/// empty while there is something in `later`, which holds so many bytes as `later_len` says.
 #[derive(Debug)]
 pub(crate) struct Inbox {
     bytes: BytesMut,
+    later: VecDeque<BytesMut>,
+    later_len: usize,
     state: State,
 }
 
@@ -68,6 +79,8 @@ impl Default for Inbox {
     fn default() -> Self {
         Self {
             bytes: BytesMut::new(),
+            later: VecDeque::new(),
+            later_len: 0,
             state: State::Open,
         }
     }
@@ -77,13 +90,13 @@ impl Inbox {
     /// Bytes that may be pushed under a limit; without limit once the rest is discarded.
     pub(crate) fn room(&self, limit: usize) -> usize {
         match self.state {
-            State::Open => limit.saturating_sub(self.bytes.len()),
+            State::Open => limit.saturating_sub(self.len()),
             State::Ended | State::Broken(_) => usize::MAX,
         }
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.bytes.len()
+        self.bytes.len().saturating_add(self.later_len)
     }
 
     /// Whether more may come.
@@ -94,6 +107,8 @@ impl Inbox {
     /// Gives back what was received and what may come: nobody will read it.
     pub(crate) fn discard(&mut self) {
         self.bytes = BytesMut::new();
+        self.later = VecDeque::new();
+        self.later_len = 0;
         self.end();
     }
 
@@ -107,22 +122,33 @@ impl Inbox {
 
     /// Appends content; what comes after the end or a break is discarded.
     pub(crate) fn push(&mut self, content: &[u8]) {
-        if self.state == State::Open {
-            self.make_room(content.len());
-            self.bytes.extend_from_slice(content);
+        if self.state != State::Open || content.is_empty() {
+            return;
         }
+        let last = self.later.back_mut().unwrap_or(&mut self.bytes);
+        if last.len() < CHUNK {
+            make_room(last, content.len());
+            last.extend_from_slice(content);
+            if !self.later.is_empty() {
+                self.later_len = self.later_len.saturating_add(content.len());
+            }
+            return;
+        }
+        // As large as it gets: it is not copied as it grows.
+        let mut next = BytesMut::with_capacity(CHUNK.saturating_add(MAX_CONTENT));
+        next.extend_from_slice(content);
+        self.later.push_back(next);
+        self.later_len = self.later_len.saturating_add(content.len());
     }
 
-    /// Makes the buffer large enough, by half at a time: what it would do of its own accord ends
-    /// at four times what it holds when it is read a little at a time.
-    fn make_room(&mut self, count: usize) {
-        let length = self.bytes.len();
-        let spare = self.bytes.capacity().saturating_sub(length);
-        if length > 0 && spare < count && !self.bytes.try_reclaim(count) {
-            let needed = length.saturating_add(count);
-            let mut larger = BytesMut::with_capacity(needed.saturating_add(needed / 2));
-            larger.extend_from_slice(&self.bytes);
-            self.bytes = larger;
+    /// Goes on with the next buffer when the first is empty.
+    fn advance(&mut self) {
+        if self.bytes.is_empty() {
+            self.bytes = self.later.pop_front().unwrap_or_default();
+            self.later_len = self.later_len.saturating_sub(self.bytes.len());
+            if self.later.is_empty() {
+                self.later = VecDeque::new();
+            }
         }
     }
 
@@ -148,21 +174,40 @@ impl Inbox {
             };
         }
         if most >= self.bytes.len() {
-            return Read::Content(std::mem::take(&mut self.bytes).freeze());
+            let content = std::mem::take(&mut self.bytes).freeze();
+            self.advance();
+            return Read::Content(content);
         }
         Read::Content(self.bytes.split_to(most).freeze())
     }
 
     /// Copies up to `out.len()` bytes into `out`; says how many.
-    pub(crate) fn read_into(&mut self, out: &mut [u8]) -> usize {
-        let count = out.len().min(self.bytes.len());
-        if let Some(out) = out.get_mut(..count) {
-            self.bytes.copy_to_slice(out);
+    pub(crate) fn read_into(&mut self, mut out: &mut [u8]) -> usize {
+        let mut total = 0_usize;
+        while !out.is_empty() && !self.bytes.is_empty() {
+            let count = out.len().min(self.bytes.len());
+            let Some((now, after)) = out.split_at_mut_checked(count) else {
+                break;
+            };
+            self.bytes.copy_to_slice(now);
+            self.advance();
+            out = after;
+            total = total.saturating_add(count);
         }
-        if self.bytes.is_empty() {
-            self.bytes = BytesMut::new();
-        }
-        count
+        total
+    }
+}
+
+/// Makes a buffer large enough, by half at a time: what it would do of its own accord ends at four
+/// times what it holds when it is read a little at a time.
+fn make_room(bytes: &mut BytesMut, count: usize) {
+    let length = bytes.len();
+    let spare = bytes.capacity().saturating_sub(length);
+    if length > 0 && spare < count && !bytes.try_reclaim(count) {
+        let needed = length.saturating_add(count);
+        let mut larger = BytesMut::with_capacity(needed.saturating_add(needed / 2));
+        larger.extend_from_slice(bytes);
+        *bytes = larger;
     }
 }
 
@@ -191,6 +236,38 @@ mod tests {
         inbox.end();
         assert_eq!(inbox.read(100), Read::Content("part".into()));
         assert_eq!(inbox.read(100), Read::Broken(Broken::Truncated));
+    }
+
+    #[test]
+    fn much_content_is_in_several_buffers_and_in_order() {
+        let mut inbox = Inbox::default();
+        let content: Vec<u8> = (0..=250).cycle().take(3_000_000).collect();
+        for part in content.chunks(40_000) {
+            inbox.push(part);
+        }
+        assert_eq!(inbox.len(), content.len());
+        let held = inbox.later.iter().map(BytesMut::capacity).sum::<usize>();
+        assert!(
+            held + inbox.bytes.capacity() < content.len() * 5 / 4,
+            "{held}"
+        );
+        let mut seen = Vec::new();
+        for round in 0.. {
+            if round % 3 == 0 {
+                let mut out = vec![0; 300_001];
+                let count = inbox.read_into(&mut out);
+                seen.extend(&out[..count]);
+            }
+            match inbox.read(70_000) {
+                Read::Content(part) => seen.extend(part),
+                other => {
+                    assert_eq!(other, Read::Pending);
+                    break;
+                }
+            }
+            assert_eq!(inbox.len(), content.len() - seen.len());
+        }
+        assert!(seen == content);
     }
 
     #[test]

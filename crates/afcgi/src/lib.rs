@@ -3,7 +3,8 @@
 //! A web server that multiplexes puts thousands of concurrent requests on one connection to an
 //! asynchronous application. This is the application's side: any tower service, an axum `Router`
 //! say, is served over FastCGI by [`serve`], and [`Server`] has the rest: several listeners,
-//! limits, threads, an orderly stop. [`native`] is for those who want FastCGI itself.
+//! limits, threads, an orderly stop. [`native`] is for those who want FastCGI itself. [`client`] is the
+//! other side: it asks FastCGI applications, and mounts them in axum.
 //!
 //! ```no_run
 //! use axum::{Router, routing::get};

@@ -527,3 +527,19 @@ async fn connections_are_closed_with_the_last_client() {
     drop(other);
     eventually("it is closed", || server.stats.snapshot().connections == 0).await;
 }
+
+#[tokio::test]
+async fn unix_sockets_are_addresses_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let address = format!("unix:{}", folder.path().join("app.sock").display());
+    let error = Client::connect(&address).await.unwrap_err();
+    assert!(matches!(error, Error::Connect { .. }), "{error:?}");
+    let listener = afcgi::Listener::bind(&address).unwrap();
+    tokio::spawn(afcgi::serve(
+        listener,
+        Router::new().fallback(async || "here"),
+    ));
+    let client = patient(Client::connect(&address)).await.unwrap();
+    assert_eq!(text(&client, to("/")).await, "here");
+    assert_eq!(*client.addresses()[0].address, *address);
+}

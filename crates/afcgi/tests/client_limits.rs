@@ -408,3 +408,49 @@ async fn stderr_is_limited() {
     assert_eq!(body(response).await.unwrap(), Bytes::from("hello"));
     assert_eq!(heard.load(std::sync::atomic::Ordering::Relaxed), 5000);
 }
+
+#[tokio::test]
+async fn a_connection_that_is_not_read_is_given_up() {
+    let peer = Peer::new().await;
+    let client = client(peer.addr, |config| {
+        config.send_timeout = Duration::from_millis(150);
+    });
+    let accepting = tokio::spawn(async move {
+        let shared = peer.accept_shared().await;
+        // Of this one nothing is read, and without flow control the socket is full at last.
+        (shared, peer.accept().await)
+    });
+    let error = ask(&client, post("/", vec![0; 20_000_000]))
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(error, Error::Timeout(_) | Error::Lost(_)),
+        "{error:?}"
+    );
+    let links = patient(accepting).await.unwrap();
+    eventually("it is closed", || client.stats().connections == 1).await;
+    drop(links);
+}
+
+#[tokio::test]
+async fn upgrades_may_be_forbidden() {
+    let server = common::serve(
+        afcgi::Config::default(),
+        afcgi::http(common::upgrade::websocket()),
+    );
+    for allowed in [true, false] {
+        let client = client(server.addr, |config| config.upgrades = allowed);
+        let request = http::Request::get("/echo")
+            .header("connection", "upgrade")
+            .header("upgrade", "websocket")
+            .header("sec-websocket-version", "13")
+            .header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==");
+        let request = request.body(Default::default()).unwrap();
+        let mut response = ask(&client, request).await.unwrap();
+        assert_eq!(response.status() == 101, allowed);
+        let tunnel = afcgi::client::upgraded(&mut response);
+        assert_eq!(tunnel.is_some(), allowed);
+        // It can be taken once.
+        assert!(afcgi::client::upgraded(&mut response).is_none());
+    }
+}

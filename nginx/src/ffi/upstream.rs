@@ -101,12 +101,17 @@ unsafe fn wants(r: *mut ngx_http_request_t) -> Wants {
         Wants {
             body: has_body && (*(*(*r).upstream).conf).pass_request_body != 0,
             upgrade: !has_body
-                && !headers.upgrade.is_null()
+                && (headers.upgrade.as_ref()).is_some_and(|upgrade| !is_h2c(upgrade))
                 && r == (*r).main
                 && (*r).http_version == NGX_HTTP_VERSION_11 as ngx_uint_t
                 && asks_for_upgrade(&headers.headers),
         }
     }
+}
+
+/// Whether an `Upgrade` asks nginx itself, as some HTTP clients do with every request.
+fn is_h2c(upgrade: &ngx_table_elt_t) -> bool {
+    upgrade.value.as_bytes().eq_ignore_ascii_case(b"h2c")
 }
 
 /// Whether one of the headers is a `Connection` with the option `upgrade`. nginx has a place for that

@@ -10,7 +10,7 @@ use crate::ffi::log::{self, Level};
 use crate::ffi::sock::Io;
 use crate::ffi::{exiting, workers};
 use crate::pool::{MOST_IDLE, Verdict};
-use crate::real::{IDLE_WAIT, State};
+use crate::real::{IDLE_WAIT, OVERFLOW_PAUSE, State};
 use crate::status::Count;
 
 impl Worker {
@@ -25,6 +25,9 @@ impl Worker {
         };
         if sock.is_closing() && real.live == 0 {
             self.lose(id, now, 0);
+            return;
+        }
+        if real.pauses(now) {
             return;
         }
         if matches!(real.state, State::Connecting { .. }) && !self.check_connected(id, now) {
@@ -83,6 +86,8 @@ impl Worker {
                 let rest = bytes.get(taken..).unwrap_or_default();
                 if !rest.is_empty() {
                     real.rest = rest.to_vec();
+                } else if sock.may_read() && real.connection.is_overflowing() {
+                    real.read_at = Some(now + OVERFLOW_PAUSE);
                 } else if sock.may_read() {
                     // Those who wait for what was read come first.
                     sock.read_next_turn();
@@ -200,6 +205,9 @@ impl Worker {
         if real.shared && real.state == State::Ready && real.is_expired(now) {
             real.connection.retire();
         }
+        if real.read_at.is_some() && !real.pauses(now) {
+            self.readable(id);
+        }
         self.handle_timeout(id, now);
         self.tell(id, now);
         self.settle(id, now);
@@ -289,7 +297,9 @@ impl Worker {
             }
             return;
         }
-        if real.live == 0 && (exiting() || real.connection.is_finished()) {
+        // What is left of a response that had stalled is discarded at no use: closing stops it.
+        let useless = real.shared && real.live == 0 && real.connection.is_stalled();
+        if useless || (real.live == 0 && (exiting() || real.connection.is_finished())) {
             if !real.connection.transmit().is_empty()
                 && let Some(sock) = &real.sock
             {

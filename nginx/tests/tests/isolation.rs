@@ -190,7 +190,7 @@ async fn read_half(reader: &mut tokio::net::tcp::OwnedReadHalf) -> Option<(u8, u
 async fn a_stalled_connection_gets_no_others_and_the_one_that_stalls_is_aborted_alone() {
     let (tell, mut told) = mpsc::unbounded_channel();
     let app = floods(tell).await;
-    let nginx = unbuffered(app.port(), "stall_timeout=700ms").await;
+    let nginx = unbuffered(app.port(), "stall_timeout=700ms overflow=0").await;
     let client = client();
     let slow = Slow::get(&nginx, "/slow").await;
     while told.recv().await.expect("records") != (0, kind::STDIN, 1) {}
@@ -228,6 +228,20 @@ async fn a_stalled_connection_gets_no_others_and_the_one_that_stalls_is_aborted_
         .logs("the stream was not read in time and was given up")
         .await;
     assert_eq!(app.connections(), 2);
+}
+
+/// What is behind the response that stalls is reached without giving that up.
+#[tokio::test]
+async fn those_beside_a_slow_one_are_reached() {
+    let (tell, mut told) = mpsc::unbounded_channel();
+    let app = floods(tell).await;
+    let nginx = unbuffered(app.port(), "stall_timeout=1h overflow=24m").await;
+    let client = client();
+    let slow = Slow::get(&nginx, "/slow").await;
+    while told.recv().await.expect("records") != (0, kind::STDIN, 1) {}
+    assert_eq!(get_ok(&client, &nginx.url("/beside")).await, "beside it");
+    assert!(slow.read_to_end().await > 20_000_000);
+    assert!(!nginx.log().contains("given up"), "{}", nginx.log());
 }
 
 /// The credit of each request, and what the application was sent before it gave any more.

@@ -331,6 +331,7 @@ async fn not_offered() {
         "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nUpgrade: words\r\n\r\n",
         "GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrades, close\r\nUpgrade: words\r\n\r\n",
         "GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade, close\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade, HTTP2-Settings, close\r\nUpgrade: h2c\r\n\r\n",
     ] {
         let answer = talk(&nginx, request).await;
         assert!(answer.ends_with("plain"), "{answer}");

@@ -119,7 +119,7 @@ impl Connection {
 
     /// From now on what comes for an active request is discarded.
     fn drain(&mut self, handle: Handle, now: Instant) {
-        self.unstall(handle);
+        self.overflowing = self.overflowing.filter(|&other| other != handle);
         let Ok(request) = self.table.get_mut(handle) else {
             return;
         };
@@ -152,16 +152,13 @@ impl Connection {
         }
     }
 
-    /// The request does not hold up the connection any more, if it did.
+    /// The request has left the connection, and with it the reason for others to stay away, if it was
+    /// one. Not before: what comes of a response that was given up is discarded, but it comes.
     fn unstall(&mut self, handle: Handle) {
         if let Ok(request) = self.table.get_mut(handle)
             && std::mem::take(&mut request.stalled)
         {
             self.stalled = self.stalled.saturating_sub(1);
-            self.overflowing = self.overflowing.filter(|&other| other != handle);
-            if self.has_room() {
-                self.events.push_back(Event::Released);
-            }
         }
     }
 
@@ -169,6 +166,7 @@ impl Connection {
     /// still there.
     pub(super) fn leave(&mut self, handle: Handle, end: Option<EndRequest>) {
         self.unstall(handle);
+        self.overflowing = self.overflowing.filter(|&other| other != handle);
         let Ok(request) = self.table.get_mut(handle) else {
             return;
         };

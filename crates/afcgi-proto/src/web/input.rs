@@ -88,6 +88,17 @@ impl Connection {
             .then_some(blocked.handle)
     }
 
+    /// Whether a request overflows its buffer, so that what is behind it is reached. It pays to read
+    /// slowly then: an application that is held up in writing that one response gets to the others.
+    pub fn is_overflowing(&self) -> bool {
+        self.overflows().is_some_and(|(handle, _)| {
+            (self.table.get(handle)).is_ok_and(|request| {
+                let held = request.stdout.len().saturating_add(request.stderr.len());
+                held > self.config.receive_buffer
+            })
+        })
+    }
+
     /// The request that may overflow its buffer, because others are behind it on the connection, and
     /// by how many bytes.
     fn overflows(&self) -> Option<(Handle, usize)> {

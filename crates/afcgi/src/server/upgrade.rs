@@ -30,7 +30,10 @@ impl Upgrades {
         for (name, value) in params {
             match name {
                 b"FCGI_UPGRADE" => offered |= value == b"1",
-                b"HTTP_UPGRADE" => upgrade = !value.is_empty(),
+                // Some HTTP clients ask for h2c with every request: that is the web server's affair.
+                b"HTTP_UPGRADE" => {
+                    upgrade = !value.is_empty() && !value.eq_ignore_ascii_case(b"h2c");
+                }
                 b"HTTP_CONNECTION" => connection |= has_token(value, b"upgrade"),
                 b"CONTENT_LENGTH" if value.iter().any(|&digit| digit != b'0') => return false,
                 b"HTTP_TRANSFER_ENCODING" => return false,
@@ -95,6 +98,7 @@ mod tests {
             ("SERVER_PROTOCOL", "HTTP/1.1", true),
             ("SERVER_PROTOCOL", "HTTP/1.0", false),
             ("HTTP_UPGRADE", "", false),
+            ("HTTP_UPGRADE", "h2c", false),
         ] {
             let pairs = [&ASKS[..], &[("FCGI_UPGRADE", "1"), (name, value)]].concat();
             assert_eq!(

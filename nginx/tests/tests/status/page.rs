@@ -1,7 +1,4 @@
-//! What operators see: the variables in the access log, and the page of `fastcgi_multiplex_status`.
-
-use std::collections::BTreeMap;
-use std::time::Duration;
+//! The page of `fastcgi_multiplex_status`.
 
 use afcgi_interop::app::App;
 use afcgi_interop::http::{client, get, get_ok};
@@ -10,273 +7,14 @@ use afcgi_interop::wait::{SOON, eventually};
 use afcgi_nginx_tests::fake::{Fake, end, next_request, response, values, write};
 use afcgi_nginx_tests::nginx::{Nginx, check};
 use futures_util::future::join_all;
-use reqwest::{Client, Method};
+use reqwest::Method;
 use serde_json::Value;
+use std::collections::BTreeMap;
+use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
-/// An access log of the variables, and where the numbers are shown.
-const SEEN: &str = "
-    log_format seen '$request_uri $status $fastcgi_multiplex_connection $fastcgi_multiplex_id '
-        '$fastcgi_multiplex_waited $fastcgi_multiplex_aborted $fastcgi_multiplex_stalled';
-    fastcgi_multiplex on;
-";
-const STATUS: &str =
-    "access_log access.log seen; location /-/ { access_log off; fastcgi_multiplex_status; }";
-
-/// An nginx that passes everything to an application on a port, but for the page at `/-/`.
-async fn watched(workers: u32, app: u16, more: &str) -> Nginx {
-    let server = format!(
-        "server {{ listen LISTEN reuseport; {STATUS}
-            location / {{ {more} fastcgi_pass 127.0.0.1:{app}; }}
-            location /own/ {{ root /nowhere; }}
-            location /off/ {{ fastcgi_multiplex off; fastcgi_pass 127.0.0.1:{app}; }} }}"
-    );
-    Nginx::start(workers, &format!("{SEEN} {server}")).await
-}
-
-/// The values in the access log for a path: status, connection, id, waited, aborted, stalled.
-async fn logged(nginx: &Nginx, path: &str) -> [String; 6] {
-    let file = nginx.dir().join("access.log");
-    eventually(&format!("{path} is logged"), SOON, || async {
-        let log = std::fs::read_to_string(&file).unwrap_or_default();
-        let line = log
-            .lines()
-            .find(|line| line.starts_with(&format!("{path} ")));
-        let words: Vec<_> = line.unwrap_or_default().split(' ').skip(1).collect();
-        <[&str; 6]>::try_from(words)
-            .map(|words| words.map(str::to_owned))
-            .map_err(|_| log.clone())
-    })
-    .await
-}
-
-fn seconds(text: &str) -> f64 {
-    let (_, fraction) = text.split_once('.').expect("a point");
-    assert_eq!(fraction.len(), 3, "milliseconds in {text}");
-    text.parse().expect("a number")
-}
-
-/// The page as JSON.
-async fn page(client: &Client, nginx: &Nginx) -> Value {
-    let body = get_ok(client, &nginx.url("/-/?format=json")).await;
-    serde_json::from_slice(&body).expect("JSON")
-}
-
-/// The numbers of the only address.
-async fn numbers(client: &Client, nginx: &Nginx) -> Value {
-    let page = page(client, nginx).await;
-    let addresses = page["addresses"].as_array().expect("an array");
-    assert_eq!(addresses.len(), 1, "{page}");
-    addresses[0].clone()
-}
-
-/// Waits until the only address has such numbers.
-async fn shows(client: &Client, nginx: &Nginx, expected: &[(&str, u64)]) -> Value {
-    eventually(&format!("{expected:?}"), SOON, || async {
-        let page = page(client, nginx).await;
-        let found = page["addresses"][0].clone();
-        let right = expected.iter().all(|(key, value)| found[key] == *value);
-        if right {
-            Ok(found)
-        } else {
-            Err(page.to_string())
-        }
-    })
-    .await
-}
-
-async fn gives_up(client: &Client, url: &str) {
-    let request = client.get(url).timeout(Duration::from_millis(300));
-    assert!(request.send().await.is_err());
-}
-
-#[tokio::test]
-async fn variables_of_ordinary_requests() {
-    let app = App::afcgitest(&[]).await;
-    let more = "add_header X-Id $fastcgi_multiplex_connection/$fastcgi_multiplex_id;";
-    let nginx = watched(1, app.port(), more).await;
-    let client = client();
-    let response = get(&client, &nginx.url("/first")).await;
-    let header = response.headers()["x-id"]
-        .to_str()
-        .expect("text")
-        .to_owned();
-    get_ok(&client, &nginx.url("/second")).await;
-    let [status, connection, id, waited, aborted, stalled] = logged(&nginx, "/first").await;
-    assert_eq!(
-        (&*status, &*id, &*aborted, &*stalled),
-        ("200", "1", "0", "0.000")
-    );
-    assert!(
-        connection.parse::<u64>().is_ok_and(|number| number > 0),
-        "{connection}"
-    );
-    assert!(seconds(&waited) < 5.0);
-    assert_eq!(
-        header,
-        format!("{connection}/1"),
-        "before the end of the request"
-    );
-    let [_, second, _, waited, ..] = logged(&nginx, "/second").await;
-    assert_eq!(second, connection);
-    assert_eq!(waited, "0.000");
-    // What did not go through the module.
-    for path in ["/own/x", "/off/x", "/-/../own/y"] {
-        get(&client, &nginx.url(path)).await;
-    }
-    for path in ["/own/x", "/off/x"] {
-        let values = logged(&nginx, path).await;
-        assert_eq!(values[1..], ["-", "-", "-", "-", "-"], "{path}");
-    }
-}
-
-#[tokio::test]
-async fn variables_of_concurrent_requests() {
-    let app = App::afcgitest(&[]).await;
-    let nginx = watched(1, app.port(), "").await;
-    let client = client();
-    get_ok(&client, &nginx.url("/first")).await;
-    let (one, two) = (
-        nginx.url("/delay?ms=2000&one"),
-        nginx.url("/delay?ms=2000&two"),
-    );
-    tokio::join!(get_ok(&client, &one), get_ok(&client, &two));
-    let one = logged(&nginx, "/delay?ms=2000&one").await;
-    let two = logged(&nginx, "/delay?ms=2000&two").await;
-    assert_eq!(one[1], two[1], "the same connection");
-    let mut ids = [&*one[2], &*two[2]];
-    ids.sort_unstable();
-    assert_eq!(ids, ["1", "2"]);
-}
-
-#[tokio::test]
-async fn variables_of_a_request_that_is_given_up() {
-    let app = App::afcgitest(&[]).await;
-    let nginx = watched(1, app.port(), "").await;
-    let client = client();
-    gives_up(&client, &nginx.url("/delay?ms=2000")).await;
-    let [status, _, id, _, aborted, _] = logged(&nginx, "/delay?ms=2000").await;
-    assert_eq!((&*status, &*id, &*aborted), ("499", "1", "1"));
-    shows(&client, &nginx, &[("aborts", 1), ("draining", 0)]).await;
-}
-
-/// What nginx needs no more of is not aborted if it ends soon.
-#[tokio::test]
-async fn variables_of_head_requests() {
-    let app = App::afcgitest(&[]).await;
-    let nginx = watched(1, app.port(), "").await;
-    let client = client();
-    let head = client.head(nginx.url("/head")).send().await;
-    assert_eq!(head.expect("a response").status().as_u16(), 200);
-    let [status, _, id, _, aborted, _] = logged(&nginx, "/head").await;
-    assert_eq!((&*status, &*id, &*aborted), ("200", "1", "0"));
-    shows(
-        &client,
-        &nginx,
-        &[("aborts", 0), ("draining", 0), ("active", 0)],
-    )
-    .await;
-}
-
-#[tokio::test]
-async fn variables_of_a_request_that_waited() {
-    let app = App::afcgitest(&[]).await;
-    let port = app.port();
-    let nginx = Nginx::start(
-        1,
-        &format!(
-            "{SEEN} upstream app {{ server 127.0.0.1:{port}; fastcgi_multiplex requests=2; }}
-             server {{ listen LISTEN; {STATUS} location / {{ fastcgi_pass app; }} }}"
-        ),
-    )
-    .await;
-    let client = client();
-    get_ok(&client, &nginx.url("/first")).await;
-    let held = join_all((0..3).map(async |n| {
-        get_ok(&client, &nginx.url(&format!("/delay?ms=2500&n={n}"))).await;
-        seconds(&logged(&nginx, &format!("/delay?ms=2500&n={n}")).await[3])
-    }));
-    let meanwhile = shows(&client, &nginx, &[("active", 2), ("waiting", 1)]);
-    let (mut waited, _) = tokio::join!(held, meanwhile);
-    waited.sort_by(f64::total_cmp);
-    assert!(waited[1] < 1.0, "{waited:?}");
-    assert!((1.5..6.0).contains(&waited[2]), "{waited:?}");
-    shows(
-        &client,
-        &nginx,
-        &[("active", 0), ("waiting", 0), ("connections", 1)],
-    )
-    .await;
-    // One that leaves the queue had no place.
-    let held = join_all((0..2).map(async |_| get_ok(&client, &nginx.url("/delay?ms=5000")).await));
-    let meanwhile = async {
-        shows(&client, &nginx, &[("active", 2)]).await;
-        gives_up(&client, &nginx.url("/leaves")).await;
-        let [_, connection, id, waited, aborted, _] = logged(&nginx, "/leaves").await;
-        assert_eq!((&*connection, &*id, &*aborted), ("-", "-", "0"));
-        assert!(seconds(&waited) > 0.2, "{waited}");
-        shows(&client, &nginx, &[("waiting", 0)]).await;
-    };
-    tokio::join!(held, meanwhile);
-}
-
-/// nginx forgets what modules have for a request when it goes on in another location.
-#[tokio::test]
-async fn variables_after_an_internal_redirect() {
-    let app = App::afcgitest(&[]).await;
-    let port = app.port();
-    let nginx = Nginx::start(
-        1,
-        &format!(
-            "{SEEN} server {{ listen LISTEN; {STATUS}
-                 location / {{ fastcgi_intercept_errors on; error_page 404 /own; fastcgi_pass 127.0.0.1:{port}; }}
-                 location /own {{ internal; return 404 own; }} }}"
-        ),
-    )
-    .await;
-    let response = get(&client(), &nginx.url("/status?code=404")).await;
-    assert_eq!(response.status().as_u16(), 404);
-    let [status, _, id, _, aborted, _] = logged(&nginx, "/status?code=404").await;
-    assert_eq!((&*status, &*id, &*aborted), ("404", "1", "0"));
-}
-
-/// Subrequests have values of their own, and the request that they belong to has none of them.
-#[tokio::test]
-async fn variables_of_subrequests() {
-    let app = App::afcgitest(&[]).await;
-    let port = app.port();
-    let nginx = Nginx::start(
-        1,
-        &format!(
-            "{SEEN} log_subrequest on;
-             server {{ listen LISTEN; {STATUS}
-                 location / {{ fastcgi_pass 127.0.0.1:{port}; }}
-                 location /pages/ {{ root .; ssi on; }} }}"
-        ),
-    )
-    .await;
-    let page = nginx.dir().join("pages/two.html");
-    std::fs::create_dir(nginx.dir().join("pages")).expect("a folder");
-    let text =
-        "<!--#include virtual=\"/delay?ms=1000\" --><!--#include virtual=\"/delay?ms=1001\" -->";
-    std::fs::write(page, text).expect("a page");
-    let body = get_ok(&client(), &nginx.url("/pages/two.html")).await;
-    assert_eq!(body, "Hello world\nHello world\n");
-    let mut ids = eventually("all three are logged", SOON, || async {
-        let log = std::fs::read_to_string(nginx.dir().join("access.log")).unwrap_or_default();
-        let ids: Vec<_> = log
-            .lines()
-            .filter_map(|line| line.split(' ').nth(3))
-            .collect();
-        <[&str; 3]>::try_from(ids)
-            .map(|ids| ids.map(str::to_owned))
-            .map_err(|_| log.clone())
-    })
-    .await;
-    ids.sort_unstable();
-    assert_eq!(ids, ["-", "1", "2"]);
-}
+use crate::support::*;
 
 /// It does not know flow control, and answers two requests at once, the first with 13 MB.
 async fn large_then_small() -> Fake {
@@ -301,7 +39,7 @@ async fn slow_client(nginx: &Nginx) -> TcpStream {
     let mut slow = TcpStream::connect(("127.0.0.1", nginx.port()))
         .await
         .expect("nginx");
-    let request = b"GET /slow HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    let request = b"GET /tight/slow HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
     slow.write_all(request).await.expect("a request");
     slow
 }
@@ -310,11 +48,11 @@ async fn slow_client(nginx: &Nginx) -> TcpStream {
 #[tokio::test]
 async fn a_slow_reader_is_told_of() {
     let app = large_then_small().await;
-    let nginx = watched(1, app.port(), "fastcgi_buffering off;").await;
+    let nginx = watched(1, app.port(), "").await;
     let client = client();
     let slow = slow_client(&nginx).await;
     shows(&client, &nginx, &[("active", 1)]).await;
-    let url = nginx.url("/other");
+    let url = nginx.url("/tight/other");
     let (body, found) = tokio::join!(
         get_ok(&client, &url),
         shows(&client, &nginx, &[("active", 2), ("stalls", 1)])
@@ -323,10 +61,10 @@ async fn a_slow_reader_is_told_of() {
     assert_eq!(found["flow_control"], false);
     shows(&client, &nginx, &[("stall_aborts", 1), ("aborts", 1)]).await;
     drop(slow);
-    let [.., aborted, stalled] = logged(&nginx, "/slow").await;
+    let [.., aborted, stalled] = logged(&nginx, "/tight/slow").await;
     assert_eq!(aborted, "1");
     assert!((4.0..25.0).contains(&seconds(&stalled)), "{stalled}");
-    let [.., aborted, stalled] = logged(&nginx, "/other").await;
+    let [.., aborted, stalled] = logged(&nginx, "/tight/other").await;
     assert_eq!((&*aborted, &*stalled), ("0", "0.000"));
 }
 
@@ -334,17 +72,17 @@ async fn a_slow_reader_is_told_of() {
 #[tokio::test]
 async fn a_slow_reader_leaves() {
     let app = large_then_small().await;
-    let nginx = watched(1, app.port(), "fastcgi_buffering off;").await;
+    let nginx = watched(1, app.port(), "").await;
     let client = client();
     let slow = slow_client(&nginx).await;
     shows(&client, &nginx, &[("active", 1)]).await;
-    let url = nginx.url("/other");
+    let url = nginx.url("/tight/other");
     let (body, ()) = tokio::join!(get_ok(&client, &url), async {
         shows(&client, &nginx, &[("active", 2), ("stalls", 1)]).await;
         drop(slow);
     });
     assert_eq!(body, "late");
-    let [.., aborted, stalled] = logged(&nginx, "/slow").await;
+    let [.., aborted, stalled] = logged(&nginx, "/tight/slow").await;
     assert_eq!(aborted, "1");
     assert!(seconds(&stalled) < 5.0, "{stalled}");
     shows(&client, &nginx, &[("stall_aborts", 0), ("aborts", 1)]).await;

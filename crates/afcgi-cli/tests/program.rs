@@ -1,0 +1,108 @@
+//! The program `afcgi`: what it is told, what it says, and how it ends.
+
+use std::process::Command;
+
+use afcgi_interop::process::Process;
+use afcgi_interop::raw::{self, kind, pair, record};
+use afcgi_interop::wait::{SOON, eventually, free_port};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+
+fn afcgi(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_afcgi"));
+    command.args(arguments);
+    command
+}
+
+#[test]
+fn bad_arguments() {
+    for (arguments, words) in [
+        (&[][..], "demo"),
+        (&["nonsense"], "nonsense"),
+        (&["demo", "--nonsense"], "--nonsense"),
+        (&["demo", "--listen", "8888"], "expected HOST:PORT"),
+        (&["demo", "--listen", "unix:a"], "expected HOST:PORT"),
+        (&["demo", "--behind", "127.0.0.1:0"], "--public <URL>"),
+        (&["demo", "--public", "http://127.0.0.1/"], "--behind"),
+        (
+            &["demo", "--behind", "5000", "--public", "http://a/"],
+            "`5000` is no address",
+        ),
+        (
+            &["demo", "--behind", "*:0", "--public", "https://a/"],
+            "begins with http://",
+        ),
+        (
+            &[
+                "demo",
+                "--behind",
+                "*:0",
+                "--public",
+                "http://a/",
+                "--listen",
+                "a:1",
+            ],
+            "cannot be used with",
+        ),
+    ] {
+        let output = afcgi(arguments).output().expect("afcgi");
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {text}");
+        assert!(text.contains(words), "{arguments:?}: {text}");
+    }
+}
+
+#[test]
+fn an_address_in_use() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = taken.local_addr().expect("its address").to_string();
+    let arguments = [
+        "demo",
+        "--behind",
+        &address,
+        "--public",
+        "http://127.0.0.1/",
+    ];
+    let output = afcgi(&arguments).output().expect("afcgi");
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains(&address) && text.contains("in use"), "{text}");
+}
+
+/// Asks the application what it can do: when it says so, it hears signals too.
+async fn answers(port: u16) -> Result<(), String> {
+    let mut socket = TcpStream::connect(("127.0.0.1", port))
+        .await
+        .map_err(|error| error.to_string())?;
+    let question = record(kind::GET_VALUES, 0, &pair("FCGI_MPXS_CONNS", ""));
+    (socket.write_all(&question).await).map_err(|error| error.to_string())?;
+    match raw::read(&mut socket).await {
+        Some(answer) if answer.kind == kind::GET_VALUES_RESULT => Ok(()),
+        _ => Err("no answer".to_owned()),
+    }
+}
+
+/// Two sockets, one of them in the file system, and nothing left behind.
+#[tokio::test]
+async fn it_listens_and_ends() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let (socket, port) = (folder.path().join("demo.sock"), free_port());
+    let behind = format!("127.0.0.1:{port},{}", socket.display());
+    let command = afcgi(&[
+        "demo",
+        "--behind",
+        &behind,
+        "--public",
+        "http://127.0.0.1/demo",
+    ]);
+    let mut process = Process::start("afcgi demo", &command, &folder.path().join("log"));
+    eventually("it answers", SOON, || {
+        process.assert_running();
+        answers(port)
+    })
+    .await;
+    assert!(socket.exists());
+    assert!(process.log().contains("http://127.0.0.1/demo/"));
+    assert!(process.stop().success());
+    assert!(!socket.exists());
+}

@@ -1,0 +1,18 @@
+#!/bin/bash
+# make demo: the demonstration by itself, web server and application in one process, until Ctrl-C. Needs Rust and nothing else. What is
+# given here is passed on: scripts/demo.sh --listen 127.0.0.1:9000
+#
+# Exit status: 0 when asked to stop, 1 when it could not be built or started.
+
+set -u
+# shellcheck source=scripts/lib.sh
+. "$(dirname "$0")/lib.sh"
+
+scripts/install.sh rust || exit 1
+say "Building the demonstration"
+cargo build --release --bin afcgi || die "afcgi does not build (see above)."
+
+# Thousands of clients at a time, as far as this user may.
+ulimit -n "$(ulimit -Hn)" 2>/dev/null
+
+exec target/release/afcgi demo "$@"

@@ -214,7 +214,8 @@ where
     let served = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
     let mut served = pin!(served);
     let mut stopping = false;
-    let mut check = Instant::now() + limits.header_timeout;
+    let first = Instant::now() + limits.header_timeout;
+    let mut check = Instant::now() + limits.header_timeout.min(limits.idle_timeout);
     loop {
         tokio::select! {
             result = served.as_mut() => return result,
@@ -226,7 +227,8 @@ where
                 let idle = activity.idle(check);
                 match idle {
                     // No request has come yet.
-                    None => return Ok(()),
+                    None if check >= first => return Ok(()),
+                    None => check = first,
                     Some(idle) if idle < limits.idle_timeout => check = Instant::now() + (limits.idle_timeout - idle),
                     // It was asked to close before.
                     Some(_) if stopping => return Ok(()),

@@ -69,6 +69,9 @@ async fn reload() {
             "{line}:\n{metrics}"
         );
     }
+    // So that the stop does not wait for it.
+    drop(events);
+    rig.active(0).await;
 }
 
 #[tokio::test]

@@ -113,7 +113,7 @@ async fn websocket_by_extended_connect() {
     let rig = Rig::flags(&[&format!("127.0.0.1:{}", app.port())]).await;
     let socket = TcpStream::connect(("127.0.0.1", rig.port)).await.unwrap();
     let (mut client, connection) = h2::client::handshake(socket).await.unwrap();
-    tokio::spawn(connection);
+    let connection = tokio::spawn(connection);
     // The settings come before the first response.
     let request = Request::get(rig.url("/")).body(()).unwrap();
     client = client.ready().await.unwrap();
@@ -168,4 +168,6 @@ async fn websocket_by_extended_connect() {
     client = client.ready().await.unwrap();
     let (response, _send) = client.send_request(connect("/"), false).unwrap();
     assert_eq!(response.await.unwrap().status(), 502);
+    connection.abort();
+    assert!(connection.await.is_err());
 }

@@ -23,6 +23,16 @@ async fn ask(rig: &Rig, host: &str, path: &str) -> Response {
     request.send().await.unwrap()
 }
 
+/// Runs an application in this process that answers every request with the same bytes; its port.
+async fn native(answer: &'static [u8]) -> u16 {
+    let listener = Listener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let app =
+        afcgi::native(async move |request: afcgi::Request| request.stdout().write(answer).await);
+    tokio::spawn(Server::new().listen(listener).serve(app));
+    port
+}
+
 #[tokio::test]
 async fn by_host_and_path() {
     let backend = App::afcgitest(&[]).await;
@@ -140,11 +150,14 @@ async fn an_authorizer() {
         },
     )))
     .await;
+    let redirects = native(b"Location: /env\r\n\r\n").await;
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("a.txt"), "file").unwrap();
     let config = format!(
         "[upstream.app]\naddresses = [\"127.0.0.1:{}\"]\n[upstream.guard]\naddresses = [\"127.0.0.1:{guard}\"]\n\
          [upstream.gone]\naddresses = [\"127.0.0.1:1\"]\n\
+         [upstream.open]\naddresses = [\"127.0.0.1:{redirects}\"]\n\
+         [[route]]\npath = \"/open\"\nupstream = \"open\"\n\
          [[route]]\nupstream = \"app\"\nauthorizer = \"guard\"\n\
          [[route]]\npath = \"/files\"\nroot = \"{}\"\nstrip = true\nauthorizer = \"guard\"\n\
          [[route]]\npath = \"/gone\"\nupstream = \"app\"\nauthorizer = \"gone\"",
@@ -169,6 +182,10 @@ async fn an_authorizer() {
         "{body}"
     );
     assert_eq!(with("/files/a.txt").await.text().await.unwrap(), "file");
+    // A redirect within the application does not lead around it.
+    let around = get(&client(), &rig.url("/open")).await;
+    assert_eq!(around.status(), 302);
+    assert_eq!(around.headers()["location"], "/env");
     // One that cannot be asked lets nobody in.
     assert_eq!(with("/gone/env").await.status(), 502);
 }

@@ -94,8 +94,8 @@ pub(crate) struct Upstream {
     pub(crate) first_byte_timeout: Option<Duration>,
     pub(crate) read_timeout: Option<Duration>,
     pub(crate) retries: u32,
-    /// Whether a redirect within the application is followed by the gateway: not where paths are
-    /// files, since what a path is there is looked up here.
+    /// Whether a redirect within the application is followed by the gateway: not where paths are files, since
+    /// what a path is there is looked up here, and not where an authorizer protects some of them.
     pub(crate) local_redirects: bool,
 }
 
@@ -396,6 +396,12 @@ impl Settings {
             };
             (rank, std::cmp::Reverse(route.path.len()))
         });
+        // A redirect that the client library follows comes by no route, so past what protects one.
+        if self.routes.iter().any(|route| route.authorizer.is_some()) {
+            for upstream in self.upstreams.values_mut() {
+                upstream.local_redirects = false;
+            }
+        }
         for route in &self.routes {
             if let Some(upstream) = route.upstream.as_ref().filter(|_| route.files.is_some())
                 && let Some(upstream) = self.upstreams.get_mut(upstream)

@@ -102,6 +102,19 @@ pub fn afcgitest() -> &'static Path {
     })
 }
 
+/// The `afcgi` binary: the one named by the environment variable AFCGI, or built now.
+pub fn afcgi() -> &'static Path {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| {
+        let Some(path) = std::env::var_os("AFCGI") else {
+            return built("afcgi");
+        };
+        let path = PathBuf::from(path);
+        assert!(path.is_file(), "AFCGI names no file: {}", path.display());
+        path
+    })
+}
+
 /// Builds one of our binaries.
 fn built(name: &str) -> PathBuf {
     let mut command = Command::new(env!("CARGO"));

@@ -28,6 +28,8 @@ pub enum Kind {
     Apache,
     /// Caddy: a connection per request.
     Caddy,
+    /// The gateway of this project: all requests on one connection.
+    Afcgi,
 }
 
 /// A running web server.
@@ -61,6 +63,7 @@ impl Gateway {
             Kind::Lighttpd => lighttpd(dir, port, app),
             Kind::Apache => apache(dir, port, app),
             Kind::Caddy => caddy(dir, port, app),
+            Kind::Afcgi => afcgi(port, app),
         };
         let process = Process::start(&format!("{kind:?}"), &command, &dir.join("log"));
         let mut gateway = Self {
@@ -114,6 +117,14 @@ impl Drop for Gateway {
             );
         }
     }
+}
+
+fn afcgi(port: u16, app: u16) -> Command {
+    let mut command = Command::new(crate::app::afcgi());
+    command
+        .args(["gateway", &format!("127.0.0.1:{app}")])
+        .args(["--listen", &format!("127.0.0.1:{port}")]);
+    command
 }
 
 fn write(path: &Path, text: &str) {

@@ -3,6 +3,7 @@
 //! - [`process`]: a child process with a captured log, ended when its guard goes;
 //! - [`app`]: the applications, `afcgitest` and its twin over Go's net/http/fcgi;
 //! - [`gateway`]: the web servers, each with the configuration under test;
+//! - [`php`]: PHP-FPM with a pool of its own;
 //! - [`browser`]: Chromium, by WebDriver;
 //! - [`websocket`]: what a WebSocket must do behind every web server that tunnels;
 //! - [`suite`]: what every application must do behind every web server;
@@ -19,6 +20,7 @@ pub mod attack;
 pub mod browser;
 pub mod gateway;
 pub mod http;
+pub mod php;
 pub mod process;
 pub mod raw;
 pub mod suite;

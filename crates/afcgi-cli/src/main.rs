@@ -3,7 +3,7 @@
 use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 
-use afcgi_cli::demo;
+use afcgi_cli::{demo, gateway};
 use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
@@ -18,6 +18,7 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     Demo(demo::Arguments),
+    Gateway(gateway::Arguments),
 }
 
 /// Logs to STDERR what `RUST_LOG` asks for: `info` if it does not.
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
     init_log();
     let (name, result) = match arguments.command {
         Command::Demo(arguments) => ("demo", arguments.run(None)),
+        Command::Gateway(arguments) => ("gateway", arguments.run()),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -7,5 +7,4 @@
 
 pub mod fake;
 pub mod nginx;
-pub mod php;
 pub mod slow;

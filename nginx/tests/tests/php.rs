@@ -1,8 +1,8 @@
 //! The module in front of PHP-FPM. (In front of afcgitest and Go's net/http/fcgi it is tested with the other web servers, in `interop`.)
 
 use afcgi_interop::http::{client, get, get_ok, noise};
+use afcgi_interop::php::Php;
 use afcgi_nginx_tests::nginx::Nginx;
-use afcgi_nginx_tests::php::Php;
 use futures_util::future::join_all;
 
 const SCRIPT: &str = r#"<?php

@@ -3,10 +3,11 @@
 use std::path::PathBuf;
 use std::process::Command;
 
-use afcgi_interop::process::Process;
-use afcgi_interop::wait::{SOON, eventually, free_port};
 use tempfile::TempDir;
 use tokio::net::TcpStream;
+
+use crate::process::Process;
+use crate::wait::{SOON, eventually, free_port};
 
 /// A running PHP-FPM, and the folder with its scripts.
 #[derive(Debug)]
@@ -17,8 +18,14 @@ pub struct Php {
 }
 
 impl Php {
-    /// Starts PHP-FPM with so many processes, and the script `/index.php` that the test gives.
+    /// Starts PHP-FPM with so many processes, and the script `/index.php` that the test gives, which reads bodies by itself.
     pub async fn start(children: u32, script: &str) -> Self {
+        let own = "php_admin_value[enable_post_data_reading] = 0";
+        Self::start_with(children, own, &[("index.php", script)]).await
+    }
+
+    /// Starts PHP-FPM with so many processes, further settings of its pool, and files below its root.
+    pub async fn start_with(children: u32, settings: &str, files: &[(&str, &str)]) -> Self {
         let dir = tempfile::Builder::new()
             .prefix("afcgi-php")
             .tempdir()
@@ -36,11 +43,15 @@ group = root
 pm = static
 pm.max_children = {children}
 php_admin_value[post_max_size] = 64M
-php_admin_value[enable_post_data_reading] = 0
+{settings}
 "
         );
         std::fs::write(dir.path().join("fpm.conf"), config).expect("fpm.conf");
-        std::fs::write(dir.path().join("index.php"), script).expect("index.php");
+        for (name, content) in files {
+            let path = dir.path().join("www").join(name);
+            std::fs::create_dir_all(path.parent().expect(name)).expect(name);
+            std::fs::write(path, content).expect(name);
+        }
         let mut command = Command::new(program());
         command
             .args(["--nodaemonize", "--allow-to-run-as-root", "--fpm-config"])
@@ -70,7 +81,7 @@ php_admin_value[enable_post_data_reading] = 0
 
     /// The folder of the scripts.
     pub fn root(&self) -> String {
-        self.dir.path().display().to_string()
+        self.dir.path().join("www").display().to_string()
     }
 }
 

@@ -1,0 +1,170 @@
+//! Who a client is, and which of its header fields are believed.
+//!
+//! `Forwarded`, `X-Forwarded-*` and `X-Real-IP` say who a client is, so they are taken from trusted proxies only and
+//! dropped where anybody else sends them.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::str::FromStr;
+
+use http::{HeaderMap, HeaderName};
+use ipnet::IpNet;
+
+/// One address or a network of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Network(IpNet);
+
+/// Why a text is no [`Network`].
+#[derive(Debug)]
+pub(crate) struct NetworkError(String);
+
+impl fmt::Display for NetworkError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "`{}` is no network: expected an address or a prefix, such as 192.0.2.1, 10.0.0.0/8 or fd00::/8",
+            self.0.escape_debug()
+        )
+    }
+}
+
+impl std::error::Error for NetworkError {}
+
+impl FromStr for Network {
+    type Err = NetworkError;
+
+    fn from_str(text: &str) -> Result<Self, NetworkError> {
+        let address = text.parse::<IpAddr>().map(IpNet::from);
+        address
+            .or_else(|_| text.parse())
+            .map(Self)
+            .map_err(|_| NetworkError(text.to_owned()))
+    }
+}
+
+/// Who sent a request, as far as that is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Sender {
+    pub(crate) remote: SocketAddr,
+    pub(crate) secure: bool,
+}
+
+/// Tells who sent a request that came from `peer`, and drops the fields of those that are not trusted.
+pub(crate) fn identify(
+    trusted: &[Network],
+    peer: SocketAddr,
+    secure: bool,
+    headers: &mut HeaderMap,
+) -> Sender {
+    let is_trusted = |address: IpAddr| {
+        let address = address.to_canonical();
+        trusted.iter().any(|network| network.0.contains(&address))
+    };
+    let mut sender = Sender {
+        remote: SocketAddr::new(peer.ip().to_canonical(), peer.port()),
+        secure,
+    };
+    if !is_trusted(peer.ip()) {
+        let named: Vec<HeaderName> = headers
+            .keys()
+            .filter(|name| is_about_the_client(name))
+            .cloned()
+            .collect();
+        for name in named {
+            headers.remove(name);
+        }
+        return sender;
+    }
+    // Each proxy adds whom it heard at the end: the last that is no proxy is the client.
+    let fields = headers.get_all("x-forwarded-for");
+    let mut hops: Vec<&str> = Vec::new();
+    for field in fields {
+        hops.extend(field.to_str().unwrap_or_default().split(','));
+    }
+    for hop in hops.iter().rev() {
+        let Some(address) = address(hop.trim()) else {
+            break;
+        };
+        sender.remote = address;
+        if !is_trusted(address.ip()) {
+            break;
+        }
+    }
+    if let Some(scheme) = headers.get("x-forwarded-proto") {
+        sender.secure = scheme.as_bytes().eq_ignore_ascii_case(b"https");
+    }
+    sender
+}
+
+fn is_about_the_client(name: &HeaderName) -> bool {
+    let name = name.as_str();
+    name.starts_with("x-forwarded") || matches!(name, "forwarded" | "x-real-ip")
+}
+
+/// An address with or without a port.
+fn address(text: &str) -> Option<SocketAddr> {
+    let text_only = text.trim_start_matches('[').trim_end_matches(']');
+    let bare = text_only
+        .parse::<IpAddr>()
+        .map(|ip| SocketAddr::new(ip.to_canonical(), 0));
+    bare.or_else(|_| text.parse()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sent(peer: &str, fields: &[(&'static str, &'static str)]) -> (Sender, usize) {
+        let trusted = ["10.0.0.0/8", "::1"].map(|text| text.parse().unwrap());
+        let mut headers = HeaderMap::new();
+        for &(name, value) in fields {
+            headers.append(name, value.parse().unwrap());
+        }
+        let peer = SocketAddr::new(peer.parse().unwrap(), 7);
+        let sender = identify(&trusted, peer, false, &mut headers);
+        (sender, headers.len())
+    }
+
+    #[test]
+    fn nobody_else_is_believed() {
+        let fields = [
+            ("x-forwarded-for", "1.2.3.4"),
+            ("x-forwarded-proto", "https"),
+            ("x-forwarded-host", "a"),
+            ("forwarded", "for=1.2.3.4"),
+            ("x-real-ip", "1.2.3.4"),
+            ("accept", "*/*"),
+        ];
+        let (sender, left) = sent("192.0.2.1", &fields);
+        assert_eq!(sender.remote.to_string(), "192.0.2.1:7");
+        assert!(!sender.secure);
+        assert_eq!(left, 1);
+    }
+
+    #[test]
+    fn the_last_that_is_no_proxy_is_the_client() {
+        for (fields, remote) in [
+            (&[("x-forwarded-for", "1.2.3.4")][..], "1.2.3.4:0"),
+            (
+                &[("x-forwarded-for", "6.6.6.6, 1.2.3.4, 10.1.1.1")],
+                "1.2.3.4:0",
+            ),
+            (
+                &[
+                    ("x-forwarded-for", "6.6.6.6"),
+                    ("x-forwarded-for", "1.2.3.4:99"),
+                ],
+                "1.2.3.4:99",
+            ),
+            (&[("x-forwarded-for", "1.2.3.4, evil")], "10.9.9.9:7"),
+            (&[("x-forwarded-for", "[2001:db8::1]")], "[2001:db8::1]:0"),
+            (&[], "10.9.9.9:7"),
+        ] {
+            let (sender, _) = sent("10.9.9.9", fields);
+            assert_eq!(sender.remote.to_string(), remote, "{fields:?}");
+        }
+        let (sender, left) = sent("::ffff:10.0.0.1", &[("x-forwarded-proto", "HTTPS")]);
+        assert!(sender.secure);
+        assert_eq!(left, 1);
+    }
+}

@@ -1,0 +1,76 @@
+//! The admin address: `/metrics` for Prometheus, `/health` for whoever asks whether the gateway takes requests.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::CONTENT_TYPE;
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
+
+use super::listen::{Activity, Busy, serve_http};
+use super::serve::Gateway;
+
+/// Answers until the program ends, also while it drains.
+pub(crate) async fn run(gateway: Arc<Gateway>, listener: TcpListener, draining: CancellationToken) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                tokio::spawn(connection(Arc::clone(&gateway), stream, draining.clone()));
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept connections on the admin address");
+                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+async fn connection(gateway: Arc<Gateway>, stream: TcpStream, draining: CancellationToken) {
+    let limits = gateway.site.load().settings.limits;
+    let activity = Arc::new(Activity::default());
+    let service = |request: Request<Incoming>| {
+        let _busy = Busy::new(&activity);
+        let response = answer(&gateway, &request, draining.is_cancelled());
+        async { response }
+    };
+    // Whoever asks will ask again.
+    let _ = serve_http(stream, service, &activity, limits, CancellationToken::new()).await;
+}
+
+fn answer(gateway: &Gateway, request: &Request<Incoming>, draining: bool) -> Response<Full<Bytes>> {
+    let site = gateway.site.load();
+    let (status, text) = match (request.method(), request.uri().path()) {
+        (&Method::GET | &Method::HEAD, "/metrics") => {
+            (StatusCode::OK, gateway.metrics.render(&site))
+        }
+        (&Method::GET | &Method::HEAD, "/health") if draining => {
+            (StatusCode::SERVICE_UNAVAILABLE, "draining\n".to_owned())
+        }
+        (&Method::GET | &Method::HEAD, "/health") => {
+            let down = site
+                .upstreams
+                .values()
+                .filter(|upstream| upstream.is_down());
+            let down: String = down
+                .map(|upstream| format!("the application `{}` cannot be reached\n", upstream.name))
+                .collect();
+            match down.is_empty() {
+                true => (StatusCode::OK, "ok\n".to_owned()),
+                false => (StatusCode::SERVICE_UNAVAILABLE, down),
+            }
+        }
+        (_, "/metrics" | "/health") => (StatusCode::METHOD_NOT_ALLOWED, "GET only\n".to_owned()),
+        _ => (
+            StatusCode::NOT_FOUND,
+            "there are /metrics and /health\n".to_owned(),
+        ),
+    };
+    let mut response = Response::new(Full::from(text));
+    *response.status_mut() = status;
+    let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+    response.headers_mut().insert(CONTENT_TYPE, kind);
+    response
+}

@@ -1,0 +1,303 @@
+//! Files below a root: which of them, or which script, a path means, and how a file is sent.
+//!
+//! A script is never sent as a file, whatever the case of its ending. Hidden files are not there.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use afcgi::client::Script;
+use bytes::Bytes;
+use http::header::{ALLOW, CONTENT_LENGTH, CONTENT_RANGE};
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Empty};
+use tower::ServiceExt;
+use tower_http::services::ServeFile;
+
+use super::body::{Body, text};
+use super::config::{Files, Try};
+use super::path::{CleanPath, is_hidden};
+
+/// What a path means.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Found {
+    /// A file to send.
+    File(PathBuf),
+    /// A script to run.
+    Script(Script),
+    /// A folder whose name lacks the `/` at its end.
+    Folder,
+    /// The end of `try_files`.
+    Status(StatusCode),
+    /// Nothing.
+    Nothing,
+}
+
+/// Looks a path up. It asks the file system, so it blocks.
+pub(crate) fn find(files: &Files, path: &CleanPath) -> Found {
+    let (prefix, path) = path
+        .as_bytes()
+        .split_at_checked(files.strip)
+        .unwrap_or_default();
+    let path: &[u8] = if path.is_empty() { b"/" } else { path };
+    let lookup = Lookup { files, prefix };
+    if let Some(end) = script_end(&files.split_path, path) {
+        let (script, info) = path.split_at_checked(end).unwrap_or_default();
+        if let Some(found) = lookup.file(script, info) {
+            return found;
+        }
+    }
+    for entry in &files.try_files {
+        let candidate = match entry {
+            Try::Status(status) => return Found::Status(*status),
+            Try::Path(path) => path.as_bytes().to_vec(),
+            Try::Uri { before, after } => [before.as_bytes(), path, after.as_bytes()].concat(),
+        };
+        // `$uri/` of a path that has one already.
+        let slashes = candidate.ends_with(b"//");
+        let candidate = if slashes {
+            &candidate[..candidate.len() - 1]
+        } else {
+            &candidate[..]
+        };
+        let found = match candidate.ends_with(b"/") {
+            true => lookup.folder(candidate, !path.ends_with(b"/")),
+            false => lookup.file(candidate, b""),
+        };
+        if let Some(found) = found {
+            return found;
+        }
+    }
+    Found::Nothing
+}
+
+struct Lookup<'a> {
+    files: &'a Files,
+    /// What was stripped of the path.
+    prefix: &'a [u8],
+}
+
+impl Lookup<'_> {
+    fn at(&self, path: &[u8]) -> PathBuf {
+        let relative = path
+            .iter()
+            .position(|&byte| byte != b'/')
+            .map_or(&b""[..], |at| &path[at..]);
+        self.files.root.join(OsStr::from_bytes(relative))
+    }
+
+    fn file(&self, path: &[u8], info: &[u8]) -> Option<Found> {
+        if is_hidden(path) {
+            return None;
+        }
+        let file = self.at(path);
+        if !file.metadata().is_ok_and(|metadata| metadata.is_file()) {
+            return None;
+        }
+        if script_end(&self.files.split_path, path) != Some(path.len()) {
+            return info.is_empty().then_some(Found::File(file));
+        }
+        Some(Found::Script(Script {
+            script_name: [self.prefix, path].concat(),
+            path_info: info.to_vec(),
+            script_filename: Some(file.as_os_str().as_bytes().to_vec()),
+        }))
+    }
+
+    fn folder(&self, path: &[u8], lacks_slash: bool) -> Option<Found> {
+        if is_hidden(path) || !self.at(path).is_dir() {
+            return None;
+        }
+        let mut indexes = self.files.index.iter();
+        let found = indexes.find_map(|index| self.file(&[path, index.as_bytes()].concat(), b""))?;
+        Some(if lacks_slash { Found::Folder } else { found })
+    }
+}
+
+/// Where the first script name in a path ends. Byte by byte, as ASCII: what maps case by Unicode can be made
+/// to find a script where there is none.
+fn script_end(endings: &[String], path: &[u8]) -> Option<usize> {
+    let ends = endings.iter().filter_map(|ending| {
+        let windows = path.windows(ending.len()).enumerate();
+        windows
+            .filter(|(_, window)| window.eq_ignore_ascii_case(ending.as_bytes()))
+            .map(|(at, _)| at + ending.len())
+            .find(|&end| matches!(path.get(end), None | Some(b'/')))
+    });
+    ends.min()
+}
+
+/// Sends a file: all of it or a range, or that it has not changed.
+pub(crate) async fn send(file: &Path, request: &Parts) -> Response<Body> {
+    if request.method != Method::GET && request.method != Method::HEAD {
+        let mut response = text(StatusCode::METHOD_NOT_ALLOWED);
+        response
+            .headers_mut()
+            .insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+        return response;
+    }
+    let mut head = Request::new(Empty::<Bytes>::new());
+    head.method_mut().clone_from(&request.method);
+    head.headers_mut().clone_from(&request.headers);
+    let Ok(response) = ServeFile::new(file).oneshot(head).await;
+    if !response.status().is_success()
+        && !matches!(
+            response.status(),
+            StatusCode::NOT_MODIFIED
+                | StatusCode::RANGE_NOT_SATISFIABLE
+                | StatusCode::PRECONDITION_FAILED
+        )
+    {
+        return text(response.status());
+    }
+    response.map(|body| body.map_err(Into::into).boxed_unsync())
+}
+
+/// The fields of a response that stay where an application has a file sent in its place.
+pub(crate) fn adopt(response: &mut Response<Body>, from: HeaderMap) {
+    let mut last = None;
+    for (name, value) in from {
+        // Of repeated fields only the first has its name.
+        let Some(name) = name.or_else(|| last.clone()) else {
+            continue;
+        };
+        let first = last.as_ref() != Some(&name);
+        last = Some(name.clone());
+        if name == CONTENT_LENGTH
+            || name == CONTENT_RANGE
+            || name == "x-sendfile"
+            || name == "x-accel-redirect"
+        {
+            continue;
+        }
+        match first {
+            true => drop(response.headers_mut().insert(name, value)),
+            false => drop(response.headers_mut().append(name, value)),
+        }
+    }
+}
+
+/// The file that an application wants sent, if that lies within the folders that are for it. It asks the file
+/// system, so it blocks.
+pub(crate) fn sendfile(folders: &[(String, PathBuf)], headers: &HeaderMap) -> Option<PathBuf> {
+    let within = |file: &Path, root: &Path| {
+        let file = file.canonicalize().ok()?;
+        (file.starts_with(root) && file.is_file()).then_some(file)
+    };
+    if let Some(uri) = headers.get("x-accel-redirect") {
+        let uri = uri.to_str().ok()?;
+        let path = CleanPath::new(uri.split_once('?').map_or(uri, |(path, _)| path))?;
+        return folders.iter().find_map(|(prefix, root)| {
+            let rest = path.as_bytes().strip_prefix(prefix.as_bytes())?;
+            within(&root.join(OsStr::from_bytes(rest)), root)
+        });
+    }
+    let file = Path::new(OsStr::from_bytes(headers.get("x-sendfile")?.as_bytes()));
+    file.is_absolute().then_some(())?;
+    folders.iter().find_map(|(_, root)| within(file, root))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn site() -> (tempfile::TempDir, Files) {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, content) in [
+            ("index.php", "<?php"),
+            ("a.txt", "a"),
+            ("UPPER.PHP", "<?php"),
+            (".env", "secret"),
+            ("blog/index.php", "<?php"),
+            ("docs/index.html", "docs"),
+            (".git/x.php", "<?php"),
+        ] {
+            let path = dir.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, content).unwrap();
+        }
+        std::fs::create_dir(dir.path().join("empty")).unwrap();
+        let files = Files {
+            root: dir.path().canonicalize().unwrap(),
+            ..Files::scripts()
+        };
+        (dir, files)
+    }
+
+    fn found(files: &Files, path: &str) -> String {
+        match find(files, &CleanPath::new(path).unwrap()) {
+            Found::File(file) => {
+                format!("file {}", file.strip_prefix(&files.root).unwrap().display())
+            }
+            Found::Script(script) => format!(
+                "script {} {}",
+                String::from_utf8(script.script_name).unwrap(),
+                String::from_utf8(script.path_info).unwrap()
+            ),
+            other => format!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn what_paths_mean() {
+        let (_dir, mut files) = site();
+        for (path, expected) in [
+            ("/", "script /index.php "),
+            ("/a.txt", "file a.txt"),
+            ("/a.txt/", "script /index.php "),
+            ("/index.php/a/b", "script /index.php /a/b"),
+            ("/UPPER.PHP", "script /UPPER.PHP "),
+            ("/blog", "Folder"),
+            ("/blog/", "script /blog/index.php "),
+            ("/blog/index.php/2024", "script /blog/index.php /2024"),
+            ("/docs/", "file docs/index.html"),
+            ("/empty", "script /index.php "),
+            ("/no/such.php", "script /index.php "),
+            ("/.env", "script /index.php "),
+            ("/.git/x.php", "script /index.php "),
+            ("/a.txt/x.php", "script /index.php "),
+        ] {
+            assert_eq!(found(&files, path), expected, "{path}");
+        }
+        files.try_files = vec![Try::Status(StatusCode::NOT_FOUND)];
+        assert_eq!(found(&files, "/.env"), "Status(404)");
+        assert_eq!(found(&files, "/no.php"), "Status(404)");
+        assert_eq!(found(&files, "/.git/x.php"), "Status(404)");
+        files.try_files.clear();
+        assert_eq!(found(&files, "/a.txt"), "Nothing");
+    }
+
+    #[test]
+    fn files_are_sent_from_their_folders_only() {
+        let (dir, files) = site();
+        let folders = [("/files/".to_owned(), files.root.join("docs"))];
+        let ask = |name: &'static str, value: String| {
+            let mut headers = HeaderMap::new();
+            headers.insert(name, value.parse().unwrap());
+            sendfile(&folders, &headers).is_some()
+        };
+        assert!(ask("x-accel-redirect", "/files/index.html".into()));
+        assert!(ask("x-accel-redirect", "/files/%69ndex.html?x".into()));
+        assert!(ask(
+            "x-sendfile",
+            format!("{}/docs/index.html", files.root.display())
+        ));
+        std::os::unix::fs::symlink(dir.path().join("a.txt"), dir.path().join("docs/link")).unwrap();
+        for (name, value) in [
+            ("x-accel-redirect", "/files/../a.txt".to_owned()),
+            ("x-accel-redirect", "/files/link".to_owned()),
+            ("x-accel-redirect", "/files/".to_owned()),
+            ("x-accel-redirect", "/a.txt".to_owned()),
+            (
+                "x-sendfile",
+                format!("{}/docs/../a.txt", files.root.display()),
+            ),
+            ("x-sendfile", format!("{}/a.txt", files.root.display())),
+            ("x-sendfile", "/etc/passwd".to_owned()),
+            ("x-sendfile", "docs/index.html".to_owned()),
+        ] {
+            assert!(!ask(name, value.clone()), "{name}: {value}");
+        }
+    }
+}

@@ -1,0 +1,248 @@
+//! `afcgi gateway`: a web server in front of FastCGI applications.
+//!
+//! HTTP/1.1 and HTTP/2 by hyper in, FastCGI by [`afcgi::client`] out. `docs/gateway.md` tells how to use it. Here are the command
+//! line, the start, and the signals: SIGHUP has the configuration read again, SIGTERM and SIGINT stop in order, a second one at
+//! once.
+
+mod access;
+mod admin;
+mod body;
+mod config;
+mod files;
+mod listen;
+mod log;
+mod metrics;
+mod path;
+mod serve;
+mod site;
+mod tls;
+mod upgrade;
+
+use std::io;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use afcgi::Address;
+use arc_swap::{ArcSwap, ArcSwapOption};
+use rustix::process::{Resource, Rlimit};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use access::Network;
+use config::{ConfigError, Settings};
+use metrics::Metrics;
+use serve::Gateway;
+use site::Site;
+
+/// A web server in front of FastCGI applications: HTTP/1.1 and HTTP/2, with TLS or without.
+///
+///   afcgi gateway 127.0.0.1:5000
+///
+///   afcgi gateway unix:/run/php/php-fpm.sock --root /srv/app
+///
+/// The first passes every request to the application at that address. The second serves the files in a folder, runs its
+/// scripts of PHP, and gives everything else to its index.php. The file that --config names can do more.
+#[derive(Clone, Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
+pub struct Arguments {
+    /// Where the application listens: HOST:PORT, unix:PATH or a path with a `/`; requests are balanced between several
+    #[arg(value_name = "APPLICATION")]
+    addresses: Vec<Address>,
+    /// A folder of files, and of scripts in PHP if there is an application
+    #[arg(long, value_name = "DIR")]
+    root: Option<PathBuf>,
+    /// Where to listen: HOST:PORT, *:PORT or [IPv6]:PORT; several if you like [default: 127.0.0.1:8888]
+    #[arg(long, value_name = "ADDR")]
+    listen: Vec<Address>,
+    /// The certificate to show, and those of its issuers, in PEM
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+    /// Its private key, in PEM
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
+    /// A configuration in TOML: routes, limits and more; read again at SIGHUP
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Check the configuration and leave
+    #[arg(long)]
+    check: bool,
+    /// Where /metrics and /health are: an address that clients should not reach
+    #[arg(long, value_name = "ADDR")]
+    admin: Option<Address>,
+    /// The access log; `-` for standard output
+    #[arg(long, value_name = "FILE")]
+    access_log: Option<PathBuf>,
+    /// A proxy whose X-Forwarded-For and -Proto are believed: an address, or a network such as 10.0.0.0/8; several if you like
+    #[arg(long = "trusted-proxy", value_name = "NETWORK")]
+    trusted_proxies: Vec<Network>,
+    /// Threads [default: one per CPU]
+    #[arg(long, value_name = "N")]
+    threads: Option<NonZeroUsize>,
+}
+
+impl Arguments {
+    /// Runs the gateway until it is told to stop.
+    ///
+    /// Fails when the configuration cannot be used, or an address not listened on.
+    pub fn run(&self) -> io::Result<()> {
+        let settings = Settings::load(self).map_err(io::Error::other)?;
+        let tls = settings
+            .tls
+            .as_ref()
+            .map(tls::load)
+            .transpose()
+            .map_err(io::Error::other)?;
+        if self.check {
+            println!("the configuration is fine");
+            return Ok(());
+        }
+        raise_descriptors();
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        if let Some(threads) = self.threads {
+            builder.worker_threads(threads.get());
+        }
+        let runtime = builder.enable_all().build()?;
+        let result = runtime.block_on(self.serve(settings, tls));
+        // What was not done in time is not waited for.
+        runtime.shutdown_background();
+        result
+    }
+
+    async fn serve(
+        &self,
+        settings: Settings,
+        tls: Option<Arc<rustls::ServerConfig>>,
+    ) -> io::Result<()> {
+        let mut hangups = signal(SignalKind::hangup())?;
+        let mut stops = [
+            signal(SignalKind::terminate())?,
+            signal(SignalKind::interrupt())?,
+        ];
+        let mut listeners = Vec::new();
+        for address in &settings.listen {
+            listeners.extend(listen::bind(address)?);
+        }
+        let admins = settings
+            .admin
+            .as_ref()
+            .map(listen::bind)
+            .transpose()?
+            .unwrap_or_default();
+        let places = Arc::new(Semaphore::new(
+            settings.limits.connections.min(Semaphore::MAX_PERMITS),
+        ));
+        let site = Site::new(settings, None).map_err(io::Error::other)?;
+        site.begin();
+        let gateway = Arc::new(Gateway {
+            site: ArcSwap::from_pointee(site),
+            tls: ArcSwapOption::from(tls),
+            metrics: Arc::<Metrics>::default(),
+            tasks: TaskTracker::new(),
+        });
+        let stop = CancellationToken::new();
+        for listener in admins {
+            tracing::info!("metrics and health on http://{}", listener.local_addr()?);
+            tokio::spawn(admin::run(Arc::clone(&gateway), listener, stop.clone()));
+        }
+        let scheme = if gateway.tls.load().is_some() {
+            "https"
+        } else {
+            "http"
+        };
+        for listener in listeners {
+            tracing::info!("listening on {scheme}://{}", listener.local_addr()?);
+            tokio::spawn(listen::accept(
+                Arc::clone(&gateway),
+                listener,
+                Arc::clone(&places),
+                stop.clone(),
+            ));
+        }
+        loop {
+            tokio::select! {
+                _ = hangups.recv() => self.reload(&gateway),
+                () = any(&mut stops) => break,
+            }
+        }
+        drain(&gateway, &stop, &mut stops).await;
+        Ok(())
+    }
+
+    /// Reads the configuration again. One that cannot be used changes nothing.
+    fn reload(&self, gateway: &Gateway) {
+        match self.renew(gateway) {
+            Ok(()) => {
+                gateway.metrics.reloads.fetch_add(1, Ordering::Relaxed);
+                tracing::info!("the configuration was read again");
+            }
+            Err(error) => {
+                gateway
+                    .metrics
+                    .failed_reloads
+                    .fetch_add(1, Ordering::Relaxed);
+                tracing::error!(%error, "the configuration stays as it was");
+            }
+        }
+    }
+
+    fn renew(&self, gateway: &Gateway) -> Result<(), ConfigError> {
+        let settings = Settings::load(self)?;
+        let tls = settings.tls.as_ref().map(tls::load).transpose()?;
+        let before = gateway.site.load();
+        let old = &before.settings;
+        if old.listen != settings.listen
+            || old.admin != settings.admin
+            || old.limits.connections != settings.limits.connections
+        {
+            tracing::warn!(
+                "`listen`, `admin` and `limits.connections` stay as they were until the next start"
+            );
+        }
+        let site = Site::new(settings, Some(&before))?;
+        site.begin();
+        gateway.tls.store(tls);
+        gateway.site.store(Arc::new(site));
+        Ok(())
+    }
+}
+
+/// Takes no more connections, and lets what goes on go on for a while.
+async fn drain(gateway: &Gateway, stop: &CancellationToken, stops: &mut [Signal; 2]) {
+    let wait = gateway.site.load().settings.limits.drain_timeout;
+    tracing::info!(
+        requests = gateway.metrics.active(),
+        "stopping: a second signal does not wait for requests"
+    );
+    stop.cancel();
+    gateway.tasks.close();
+    tokio::select! {
+        () = gateway.tasks.wait() => tracing::info!("stopped"),
+        () = any(stops) => tracing::warn!(requests = gateway.metrics.active(), "stopped at once"),
+        () = tokio::time::sleep(wait) => {
+            tracing::warn!(requests = gateway.metrics.active(), "stopped: requests were not over in time");
+        }
+    }
+}
+
+async fn any([one, other]: &mut [Signal; 2]) {
+    tokio::select! {
+        _ = one.recv() => {}
+        _ = other.recv() => {}
+    }
+}
+
+/// Each connection is a descriptor: as many as this user may have.
+fn raise_descriptors() {
+    let limit = rustix::process::getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    if let Err(error) = rustix::process::setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%error, "cannot raise the number of open files");
+    }
+}

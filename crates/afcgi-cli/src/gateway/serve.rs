@@ -1,0 +1,451 @@
+//! What becomes of a request: checks, its route, an authorizer before it, and then a file or an application.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use afcgi::client::{
+    Culprit, Error, ExtraParams, LocalAddr, ResponseBody, Script, Upgraded, upgraded,
+};
+use afcgi::{RemoteAddr, Role};
+use arc_swap::{ArcSwap, ArcSwapOption};
+use bytes::Bytes;
+use http::header::{CONNECTION, HOST, LOCATION, RETRY_AFTER};
+use http::request::Parts;
+use http::uri::{Authority, Scheme};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
+use http_body::Body as _;
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::body::Incoming;
+use tokio_util::task::TaskTracker;
+
+use super::access::identify;
+use super::body::{Body, Logged, RequestBody, linger, text};
+use super::config::HeaderRules;
+use super::files::{self, Found};
+use super::listen::Busy;
+use super::log::{Entry, escape};
+use super::metrics::Metrics;
+use super::path::CleanPath;
+use super::site::{Route, Site, Upstream};
+use super::upgrade::Offer;
+
+/// What an application may add to a response in whose place a file is sent, and for how long.
+const DRAIN: (usize, Duration) = (64 << 10, Duration::from_secs(1));
+
+/// What all connections share.
+pub(crate) struct Gateway {
+    pub(crate) site: ArcSwap<Site>,
+    pub(crate) tls: ArcSwapOption<rustls::ServerConfig>,
+    pub(crate) metrics: Arc<Metrics>,
+    /// Connections and tunnels: what a stop waits for.
+    pub(crate) tasks: TaskTracker,
+}
+
+/// The two ends of the connection that a request came on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ends {
+    pub(crate) peer: SocketAddr,
+    pub(crate) local: SocketAddr,
+    pub(crate) secure: bool,
+}
+
+/// A response, and the tunnel that opens behind it.
+struct Answer {
+    response: Response<Body>,
+    tunnel: Option<(Offer, Box<Upgraded>)>,
+}
+
+impl From<Response<Body>> for Answer {
+    fn from(response: Response<Body>) -> Self {
+        Self {
+            response,
+            tunnel: None,
+        }
+    }
+}
+
+/// The response to a request that goes no further.
+type Refused = Box<Response<Body>>;
+
+fn refuse(status: StatusCode) -> Refused {
+    Box::new(text(status))
+}
+
+/// Answers a request.
+pub(crate) async fn serve(
+    gateway: Arc<Gateway>,
+    ends: Ends,
+    busy: Busy,
+    request: Request<Incoming>,
+) -> Response<Logged> {
+    let site = gateway.site.load_full();
+    let most = site.settings.limits.requests;
+    let (active, over) = gateway.metrics.begin(most);
+    let (parts, body) = request.into_parts();
+    let is_old = parts.version <= Version::HTTP_11;
+    let mut entry = Box::new(Entry::new(
+        &parts,
+        site.log.clone(),
+        Arc::clone(&gateway.metrics),
+        (active, busy),
+    ));
+    let answer = if over {
+        entry.remote = ends.peer.ip().to_canonical().to_string();
+        tracing::warn!(
+            requests = most,
+            "too many requests at a time: one more is refused"
+        );
+        let mut response = text(StatusCode::SERVICE_UNAVAILABLE);
+        response
+            .headers_mut()
+            .insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        response.into()
+    } else {
+        let mut body = Some(body);
+        let answered = Exchange {
+            site: &site,
+            ends,
+            entry: &mut entry,
+        }
+        .answer(parts, &mut body)
+        .await;
+        if let Some(unread) = body {
+            linger(unread);
+        }
+        answered.unwrap_or_else(|mut refused| {
+            // Whoever sent it may mean something else by what follows.
+            if refused.status() == StatusCode::BAD_REQUEST && is_old {
+                let close = HeaderValue::from_static("close");
+                refused.headers_mut().insert(CONNECTION, close);
+            }
+            Answer::from(*refused)
+        })
+    };
+    entry.status = answer.response.status().as_u16();
+    entry.is_whole = answer.response.body().is_end_stream() && answer.tunnel.is_none();
+    let entry = match answer.tunnel {
+        None => Some(entry),
+        Some((offer, tunnel)) => {
+            // It is logged when the tunnel is closed.
+            gateway.tasks.spawn(offer.join(*tunnel, entry));
+            None
+        }
+    };
+    answer.response.map(|inner| Logged { inner, entry })
+}
+
+struct Exchange<'a> {
+    site: &'a Site,
+    ends: Ends,
+    entry: &'a mut Entry,
+}
+
+impl Exchange<'_> {
+    /// What it does not need of the body it leaves there.
+    async fn answer(
+        self,
+        mut parts: Parts,
+        body: &mut Option<Incoming>,
+    ) -> Result<Answer, Refused> {
+        let Self { site, ends, entry } = self;
+        let sender = identify(
+            &site.settings.trusted,
+            ends.peer,
+            ends.secure,
+            &mut parts.headers,
+        );
+        entry.remote = sender.remote.ip().to_string();
+        let host = check(&parts)?;
+        entry.host = escape(host.as_bytes());
+        let path =
+            CleanPath::new(parts.uri.path()).ok_or_else(|| refuse(StatusCode::BAD_REQUEST))?;
+        let route = site
+            .route(&host, &path)
+            .ok_or_else(|| refuse(StatusCode::NOT_FOUND))?;
+        let most = route.rules.body.unwrap_or(site.settings.limits.body);
+        let length = body.as_ref().map_or(0, |body| body.size_hint().lower());
+        if length > most {
+            return Err(refuse(StatusCode::PAYLOAD_TOO_LARGE));
+        }
+        let offer = Offer::of(&mut parts).map_err(refuse)?;
+        apply(&route.rules.request_headers, &mut parts.headers);
+        let scheme = if sender.secure {
+            Scheme::HTTPS
+        } else {
+            Scheme::HTTP
+        };
+        parts.extensions.insert(scheme);
+        parts.extensions.insert(RemoteAddr(sender.remote));
+        parts.extensions.insert(LocalAddr(ends.local));
+        let mut params = route.rules.params.clone();
+        if let Some(files) = &route.files {
+            params.push(("DOCUMENT_ROOT".into(), bytes_of(&files.root)));
+        }
+        if let Some(authorizer) = &route.authorizer {
+            authorize(authorizer, &parts, &mut params, entry).await?;
+        }
+        let mut answer = match find(route, &path).await? {
+            Found::File(file) => files::send(&file, &parts).await.into(),
+            Found::Folder => folder(&parts).into(),
+            Found::Status(status) => return Err(refuse(status)),
+            found => {
+                let upstream = match (&route.upstream, &route.files, &found) {
+                    (Some(upstream), _, Found::Script(_)) | (Some(upstream), None, _) => upstream,
+                    (Some(upstream), Some(files), _) if files.split_path.is_empty() => upstream,
+                    _ => return Err(refuse(StatusCode::NOT_FOUND)),
+                };
+                if let Found::Script(script) = found {
+                    if let Some(files) = route
+                        .files
+                        .as_ref()
+                        .filter(|_| !script.path_info.is_empty())
+                    {
+                        let translated = [&bytes_of(&files.root)[..], &script.path_info].concat();
+                        params.push(("PATH_TRANSLATED".into(), translated.into()));
+                    }
+                    parts.extensions.insert(script);
+                } else if !route.rules.script_name.is_empty() {
+                    let (name, info) = path
+                        .as_bytes()
+                        .split_at_checked(route.rules.script_name.len())
+                        .unwrap_or_default();
+                    parts.extensions.insert(Script {
+                        script_name: name.to_vec(),
+                        path_info: info.to_vec(),
+                        script_filename: None,
+                    });
+                }
+                parts.extensions.insert(ExtraParams(params));
+                let Some(body) = body.take() else {
+                    return Err(refuse(StatusCode::INTERNAL_SERVER_ERROR));
+                };
+                let body = RequestBody::new(body, most, site.settings.limits.body_timeout);
+                application(upstream, route, parts, body, offer, entry).await?
+            }
+        };
+        apply(&route.rules.response_headers, answer.response.headers_mut());
+        Ok(answer)
+    }
+}
+
+/// Refuses what no application is to see, and tells the host of the request: in lower case and without its port.
+fn check(parts: &Parts) -> Result<String, Refused> {
+    let bad = || refuse(StatusCode::BAD_REQUEST);
+    let mut fields = parts.headers.get_all(HOST).iter();
+    let field = fields.next();
+    if fields.next().is_some() || (field.is_none() && parts.version == Version::HTTP_11) {
+        return Err(bad());
+    }
+    let field = match field.map(HeaderValue::as_bytes) {
+        None | Some(b"") => None,
+        Some(field) => Some(Authority::try_from(field).map_err(|_| bad())?),
+    };
+    // RFC 9112 section 3.2.2: the authority goes before the field.
+    let Some(authority) = parts.uri.authority().or(field.as_ref()) else {
+        return Ok(String::new());
+    };
+    if authority.as_str().contains('@') {
+        return Err(bad());
+    }
+    Ok(authority.host().trim_end_matches('.').to_ascii_lowercase())
+}
+
+fn apply(rules: &HeaderRules, headers: &mut HeaderMap) {
+    for name in &rules.remove {
+        headers.remove(name);
+    }
+    for (name, value) in &rules.set {
+        headers.insert(name, value.clone());
+    }
+}
+
+fn bytes_of(path: &std::path::Path) -> Bytes {
+    Bytes::copy_from_slice(path.as_os_str().as_encoded_bytes())
+}
+
+async fn find(route: &Route, path: &CleanPath) -> Result<Found, Refused> {
+    let Some(files) = &route.files else {
+        return Ok(Found::Nothing);
+    };
+    let (files, path) = (Arc::clone(files), path.clone());
+    let found = tokio::task::spawn_blocking(move || files::find(&files, &path)).await;
+    found.map_err(|_| refuse(StatusCode::INTERNAL_SERVER_ERROR))
+}
+
+/// To the same path with a `/` at its end.
+fn folder(parts: &Parts) -> Response<Body> {
+    // `//host` would be another host.
+    let mut to = format!("/{}/", parts.uri.path().trim_start_matches('/'));
+    if let Some(query) = parts.uri.query() {
+        to.push('?');
+        to.push_str(query);
+    }
+    let status = match parts.method == Method::GET || parts.method == Method::HEAD {
+        true => StatusCode::MOVED_PERMANENTLY,
+        false => StatusCode::PERMANENT_REDIRECT,
+    };
+    let mut response = text(status);
+    if let Ok(to) = HeaderValue::try_from(to) {
+        response.headers_mut().insert(LOCATION, to);
+    }
+    response
+}
+
+/// Asks an authorizer, whose variables become parameters; what it answers when it refuses is the response.
+async fn authorize(
+    authorizer: &Upstream,
+    parts: &Parts,
+    params: &mut Vec<(Bytes, Bytes)>,
+    entry: &mut Entry,
+) -> Result<(), Refused> {
+    let mut request = Request::new(Empty::<Bytes>::new());
+    request.method_mut().clone_from(&parts.method);
+    request.uri_mut().clone_from(&parts.uri);
+    *request.version_mut() = parts.version;
+    request.headers_mut().clone_from(&parts.headers);
+    request.extensions_mut().clone_from(&parts.extensions);
+    request.extensions_mut().insert(Role::Authorizer);
+    request.extensions_mut().insert(ExtraParams(params.clone()));
+    let answered = authorizer.client.request(request).await;
+    let response = answered
+        .map_err(|error| failed(&error, error.status(), authorizer, parts.uri.path(), entry))?;
+    if response.status() != StatusCode::OK {
+        entry.upstream = Some(Arc::clone(&authorizer.name));
+        return Err(Box::new(response.map(boxed)));
+    }
+    for (name, value) in response.headers() {
+        if let Some(name) = name.as_str().strip_prefix("variable-") {
+            let name = name.to_ascii_uppercase();
+            params.retain(|(other, _)| *other != name.as_bytes());
+            params.push((name.into(), Bytes::copy_from_slice(value.as_bytes())));
+        }
+    }
+    drain(response.into_body());
+    Ok(())
+}
+
+async fn application(
+    upstream: &Upstream,
+    route: &Route,
+    parts: Parts,
+    body: RequestBody,
+    offer: Option<Offer>,
+    entry: &mut Entry,
+) -> Result<Answer, Refused> {
+    entry.upstream = Some(Arc::clone(&upstream.name));
+    let verdict = body.verdict();
+    // What a file in place of the response needs to know.
+    let asked = (!route.rules.sendfile.is_empty()).then(|| {
+        let mut request = Request::new(());
+        request.method_mut().clone_from(&parts.method);
+        request.headers_mut().clone_from(&parts.headers);
+        request.into_parts().0
+    });
+    let path = parts.uri.path().to_owned();
+    let sent = Instant::now();
+    let answered = upstream
+        .client
+        .request(Request::from_parts(parts, body))
+        .await;
+    entry.wait = Some(sent.elapsed());
+    let mut response = answered.map_err(|error| {
+        let status = verdict
+            .get()
+            .map_or(error.status(), |refusal| refusal.status());
+        failed(&error, status, upstream, &path, entry)
+    })?;
+    let tunnel = upgraded(&mut response).map(Box::new);
+    let headers = response.headers();
+    let wants_file = headers.contains_key("x-accel-redirect") || headers.contains_key("x-sendfile");
+    if let (true, Some(asked)) = (wants_file, &asked) {
+        return Ok(in_place(response, route, asked, &path).await?.into());
+    }
+    response.headers_mut().remove("x-accel-redirect");
+    response.headers_mut().remove("x-sendfile");
+    match (tunnel, offer) {
+        (Some(tunnel), Some(offer)) => {
+            offer.accept(&mut response);
+            Ok(Answer {
+                response: response.map(boxed),
+                tunnel: Some((offer, tunnel)),
+            })
+        }
+        (_, Some(offer)) if offer.is_misled_by(response.status()) => {
+            tracing::error!(upstream = %upstream.name, path = %path.escape_debug(), status = response.status().as_u16(),
+                "the application neither opened the tunnel that it was asked for nor refused");
+            Err(refuse(StatusCode::BAD_GATEWAY))
+        }
+        _ => Ok(response.map(boxed).into()),
+    }
+}
+
+/// The file that an application wants sent in place of its response.
+async fn in_place(
+    response: Response<ResponseBody>,
+    route: &Route,
+    asked: &Parts,
+    path: &str,
+) -> Result<Response<Body>, Refused> {
+    let (answered, body) = response.into_parts();
+    drain(body);
+    let (folders, headers) = (route.rules.sendfile.clone(), answered.headers.clone());
+    let found = tokio::task::spawn_blocking(move || files::sendfile(&folders, &headers)).await;
+    let Ok(Some(file)) = found else {
+        let field = answered
+            .headers
+            .get("x-accel-redirect")
+            .or(answered.headers.get("x-sendfile"));
+        let wanted = field.map_or_else(String::new, |value| escape(value.as_bytes()));
+        tracing::error!(path = %path.escape_debug(), wanted, "the application has a file sent that is not in a folder of `sendfile`");
+        return Err(refuse(StatusCode::NOT_FOUND));
+    };
+    let mut response = files::send(&file, asked).await;
+    files::adopt(&mut response, answered.headers);
+    Ok(response)
+}
+
+/// Lets a request end by itself whose response is not wanted.
+fn drain(body: ResponseBody) {
+    if !body.is_end_stream() {
+        let (most, wait) = DRAIN;
+        tokio::spawn(tokio::time::timeout(
+            wait,
+            Limited::new(body, most).collect(),
+        ));
+    }
+}
+
+fn boxed(body: ResponseBody) -> Body {
+    body.map_err(Into::into).boxed_unsync()
+}
+
+/// The response to a request that failed, whose reason is in the log.
+fn failed(
+    error: &Error,
+    status: StatusCode,
+    upstream: &Upstream,
+    path: &str,
+    entry: &mut Entry,
+) -> Refused {
+    entry.upstream = Some(Arc::clone(&upstream.name));
+    let (path, host, upstream, code) = (
+        path.escape_debug(),
+        &entry.host,
+        &upstream.name,
+        status.as_u16(),
+    );
+    match error.culprit() {
+        Culprit::User => {
+            tracing::info!(status = code, %upstream, %host, %path, %error, "no response")
+        }
+        _ => tracing::error!(status = code, %upstream, %host, %path, %error, "no response"),
+    }
+    let mut response = text(status);
+    if let Some(after) = error.retry_after() {
+        response
+            .headers_mut()
+            .insert(RETRY_AFTER, HeaderValue::from(after.as_secs()));
+    }
+    Box::new(response)
+}

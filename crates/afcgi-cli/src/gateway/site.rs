@@ -1,0 +1,148 @@
+//! A configuration at work: clients of the applications, and which route a request takes.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+
+use afcgi::client::{self, Client};
+
+use super::config::{self, ConfigError, Files, Host, Settings};
+use super::log::AccessLog;
+use super::path::CleanPath;
+
+/// A configuration at work. Requests keep the one they began with.
+pub(crate) struct Site {
+    pub(crate) settings: Settings,
+    pub(crate) upstreams: BTreeMap<String, Arc<Upstream>>,
+    pub(crate) log: Option<AccessLog>,
+    routes: Vec<Route>,
+}
+
+/// An application and its client.
+#[derive(Debug)]
+pub(crate) struct Upstream {
+    pub(crate) name: Arc<str>,
+    pub(crate) client: Client,
+    settings: config::Upstream,
+}
+
+/// A route and what it leads to.
+pub(crate) struct Route {
+    pub(crate) rules: config::Route,
+    pub(crate) files: Option<Arc<Files>>,
+    pub(crate) upstream: Option<Arc<Upstream>>,
+    pub(crate) authorizer: Option<Arc<Upstream>>,
+}
+
+impl Site {
+    /// Puts a configuration to work. Applications that are the same as in `before` keep their connections.
+    pub(crate) fn new(mut settings: Settings, before: Option<&Self>) -> Result<Self, ConfigError> {
+        let log = match &settings.access_log {
+            None => None,
+            Some(path) => Some(AccessLog::open(path).map_err(|error| {
+                ConfigError::new(format!(
+                    "cannot open the access log {}: {error}",
+                    path.display()
+                ))
+            })?),
+        };
+        let mut upstreams = BTreeMap::new();
+        for (name, upstream) in &settings.upstreams {
+            let kept = before.and_then(|before| before.upstreams.get(name));
+            let upstream = match kept.filter(|kept| kept.settings == *upstream) {
+                Some(kept) => Arc::clone(kept),
+                None => Arc::new(Upstream::new(name, upstream)?),
+            };
+            upstreams.insert(name.clone(), upstream);
+        }
+        let upstream =
+            |name: &Option<String>| name.as_ref().and_then(|name| upstreams.get(name)).cloned();
+        let routes = std::mem::take(&mut settings.routes);
+        let routes = routes.into_iter().map(|rules| Route {
+            files: rules.files.clone().map(Arc::new),
+            upstream: upstream(&rules.upstream),
+            authorizer: upstream(&rules.authorizer),
+            rules,
+        });
+        let routes = routes.collect();
+        Ok(Self {
+            settings,
+            upstreams,
+            log,
+            routes,
+        })
+    }
+
+    /// The route of a request to a host, in lower case.
+    pub(crate) fn route(&self, host: &str, path: &CleanPath) -> Option<&Route> {
+        self.routes
+            .iter()
+            .find(|route| route.rules.is_for(host) && path.is_below(&route.rules.path))
+    }
+
+    /// Connects to the applications, so that it is known whether they can be, and whether they multiplex, before the
+    /// first requests come.
+    pub(crate) fn begin(&self) {
+        for upstream in self.upstreams.values() {
+            let upstream = Arc::clone(upstream);
+            tokio::spawn(async move {
+                if let Err(error) = upstream.client.ready().await {
+                    tracing::warn!(upstream = %upstream.name, %error, "the application cannot be reached yet");
+                }
+            });
+        }
+    }
+}
+
+impl config::Route {
+    fn is_for(&self, host: &str) -> bool {
+        self.hosts.is_empty()
+            || self.hosts.iter().any(|wanted| match wanted {
+                Host::Exact(name) => host == name,
+                Host::Below(end) => host.len() > end.len() && host.ends_with(&**end),
+            })
+    }
+}
+
+impl Upstream {
+    fn new(name: &str, settings: &config::Upstream) -> Result<Self, ConfigError> {
+        let mut config = client::Config::default();
+        config.multiplex = settings.multiplex;
+        config.connections = settings.connections;
+        config.single_connections = settings.single_connections;
+        config.single_idle = settings.single_idle;
+        config.single_idle_timeout = settings.single_idle_timeout;
+        config.queue = settings.queue;
+        config.queue_timeout = settings.queue_timeout;
+        config.connect_timeout = settings.connect_timeout;
+        config.send_timeout = settings.send_timeout;
+        config.first_byte_timeout = settings.first_byte_timeout;
+        config.read_timeout = settings.read_timeout;
+        config.retries = settings.retries;
+        if !settings.local_redirects {
+            config.local_redirects = 0;
+        }
+        let builder = Client::builder().config(config);
+        let add = |builder: client::Builder, address: &afcgi::Address| {
+            builder.address(address.to_string())
+        };
+        let client = settings.addresses.iter().fold(builder, add).build();
+        Ok(Self {
+            name: name.into(),
+            client: client.map_err(|error| ConfigError::new(error.to_string()))?,
+            settings: settings.clone(),
+        })
+    }
+
+    /// Whether none of the addresses can be connected to, as far as is known.
+    pub(crate) fn is_down(&self) -> bool {
+        let addresses = self.client.addresses();
+        !addresses.is_empty() && addresses.iter().all(|address| address.is_failing)
+    }
+}
+
+impl From<io::Error> for ConfigError {
+    fn from(error: io::Error) -> Self {
+        Self::new(error.to_string())
+    }
+}

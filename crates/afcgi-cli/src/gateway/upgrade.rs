@@ -1,0 +1,87 @@
+//! Tunnels: WebSocket, by `Upgrade` of HTTP/1.1 or by an extended CONNECT of HTTP/2 (RFC 8441), which becomes the
+//! former for the application (`docs/upgrade.md`).
+
+use afcgi::client::Upgraded;
+use http::header::{CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, UPGRADE};
+use http::request::Parts;
+use http::{HeaderValue, Method, Response, StatusCode, Version};
+use hyper::ext::Protocol;
+use hyper::upgrade::OnUpgrade;
+
+use super::log::Entry;
+
+/// Sixteen bytes in base64. What it is for is between a client and its server, which is the gateway here: HTTP/2 has no such
+/// field, and the answer to it goes nowhere.
+const KEY: HeaderValue = HeaderValue::from_static("YWZjZ2kgYWZjZ2kgYWZjZw==");
+
+/// The client's end of a tunnel that may open.
+pub(crate) struct Offer {
+    on_upgrade: OnUpgrade,
+    extended: bool,
+}
+
+impl Offer {
+    /// What a request asks for, that is made one of HTTP/1.1 if it was not. The error is the status to refuse it with.
+    pub(crate) fn of(parts: &mut Parts) -> Result<Option<Self>, StatusCode> {
+        let on_upgrade = parts.extensions.remove::<OnUpgrade>();
+        if parts.method == Method::CONNECT {
+            let protocol = parts.extensions.remove::<Protocol>();
+            let (Some(protocol), Some(on_upgrade)) = (protocol, on_upgrade) else {
+                // For proxies.
+                return Err(StatusCode::METHOD_NOT_ALLOWED);
+            };
+            let protocol =
+                HeaderValue::from_str(protocol.as_str()).map_err(|_| StatusCode::BAD_REQUEST)?;
+            parts.method = Method::GET;
+            parts.version = Version::HTTP_11;
+            parts.headers.insert(UPGRADE, protocol);
+            parts
+                .headers
+                .insert(CONNECTION, HeaderValue::from_static("upgrade"));
+            parts.headers.insert(SEC_WEBSOCKET_KEY, KEY);
+            return Ok(Some(Self {
+                on_upgrade,
+                extended: true,
+            }));
+        }
+        let asks = parts.headers.contains_key(UPGRADE) && parts.version == Version::HTTP_11;
+        match on_upgrade.filter(|_| asks) {
+            Some(on_upgrade) => Ok(Some(Self {
+                on_upgrade,
+                extended: false,
+            })),
+            None => {
+                // There would be nothing to tunnel to.
+                parts.headers.remove(UPGRADE);
+                Ok(None)
+            }
+        }
+    }
+
+    /// Makes the application's answer, a status 101, one that the client understands.
+    pub(crate) fn accept<B>(&self, response: &mut Response<B>) {
+        if self.extended {
+            *response.status_mut() = StatusCode::OK;
+            for name in [UPGRADE, CONNECTION, SEC_WEBSOCKET_ACCEPT] {
+                response.headers_mut().remove(name);
+            }
+        } else {
+            response
+                .headers_mut()
+                .insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        }
+    }
+
+    /// Whether the client would take an ordinary response with this status for a tunnel.
+    pub(crate) fn is_misled_by(&self, status: StatusCode) -> bool {
+        self.extended && status.is_success()
+    }
+
+    /// Joins the two ends until both are done, and logs it then.
+    pub(crate) async fn join(self, tunnel: Upgraded, mut entry: Box<Entry>) {
+        match tunnel.join(self.on_upgrade).await {
+            Ok(()) => entry.is_whole = true,
+            Err(error) => tracing::debug!(%error, host = %entry.host, "a tunnel broke off"),
+        }
+    }
+}

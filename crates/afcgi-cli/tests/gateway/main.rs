@@ -1,0 +1,11 @@
+//! `afcgi gateway` as a process: what it serves, what it refuses, and what it says of it.
+
+mod files;
+mod hygiene;
+mod limits;
+mod php;
+mod refusals;
+mod rig;
+mod routes;
+mod signals;
+mod tls;

@@ -1,0 +1,171 @@
+//! TLS, HTTP/2, and WebSocket by an extended CONNECT.
+
+use std::process::Command;
+
+use afcgi_interop::app::App;
+use bytes::Bytes;
+use h2::ext::Protocol;
+use http::{Method, Request};
+use tempfile::TempDir;
+use tokio::net::TcpStream;
+
+use crate::rig::Rig;
+
+fn certificate() -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let output = Command::new("openssl")
+        .args([
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:P-256",
+            "-nodes",
+            "-days",
+            "2",
+        ])
+        .args([
+            "-subj",
+            "/CN=localhost",
+            "-addext",
+            "subjectAltName=IP:127.0.0.1",
+        ])
+        .args(["-keyout", "key.pem", "-out", "cert.pem"])
+        .current_dir(dir.path())
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    dir
+}
+
+fn curl(dir: &TempDir, arguments: &[&str]) -> String {
+    let output = Command::new("curl")
+        .args([
+            "--silent",
+            "--show-error",
+            "--max-time",
+            "30",
+            "--noproxy",
+            "*",
+            "--cacert",
+            "cert.pem",
+        ])
+        .args(arguments)
+        .current_dir(dir.path())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(
+        output.status.success(),
+        "{said}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    said
+}
+
+#[tokio::test]
+async fn both_versions() {
+    let app = App::afcgitest(&[]).await;
+    let dir = certificate();
+    let (cert, key) = (dir.path().join("cert.pem"), dir.path().join("key.pem"));
+    let flags = [
+        "--tls-cert",
+        cert.to_str().unwrap(),
+        "--tls-key",
+        key.to_str().unwrap(),
+    ];
+    let app = format!("127.0.0.1:{}", app.port());
+    let rig = Rig::flags(&[&[&*app][..], &flags].concat()).await;
+    rig.logs(&["listening on https://"]).await;
+    let url = rig.url("/env").replace("http:", "https:");
+    for (flag, version) in [("--http2", "HTTP/2.0"), ("--http1.1", "HTTP/1.1")] {
+        let body = curl(&dir, &[flag, &url]);
+        for line in [
+            &format!("SERVER_PROTOCOL={version}"),
+            "HTTPS=on",
+            "REQUEST_SCHEME=https",
+        ] {
+            assert!(body.lines().any(|found| found == line), "{line}: {body}");
+        }
+        assert!(
+            body.contains(&format!("HTTP_HOST=127.0.0.1:{}\n", rig.port)),
+            "{body}"
+        );
+        let echo = url.replace("/env", "/echo");
+        assert_eq!(
+            curl(&dir, &[flag, "--data-binary", "some text", &echo]),
+            "some text"
+        );
+        let events = url.replace("/env", "/events?n=3&ms=20");
+        assert_eq!(curl(&dir, &[flag, &events]).matches("data:").count(), 3);
+    }
+}
+
+/// The same path as by `Upgrade`, for a browser that has HTTP/2.
+#[tokio::test]
+async fn websocket_by_extended_connect() {
+    let app = App::afcgitest(&[]).await;
+    let rig = Rig::flags(&[&format!("127.0.0.1:{}", app.port())]).await;
+    let socket = TcpStream::connect(("127.0.0.1", rig.port)).await.unwrap();
+    let (mut client, connection) = h2::client::handshake(socket).await.unwrap();
+    tokio::spawn(connection);
+    // The settings come before the first response.
+    let request = Request::get(rig.url("/")).body(()).unwrap();
+    client = client.ready().await.unwrap();
+    let (response, _) = client.send_request(request, true).unwrap();
+    assert_eq!(response.await.unwrap().status(), 200);
+    assert!(client.is_extended_connect_protocol_enabled());
+
+    let connect = |path: &str| {
+        let mut request = Request::new(());
+        *request.method_mut() = Method::CONNECT;
+        *request.uri_mut() = rig.url(path).parse().unwrap();
+        request
+            .headers_mut()
+            .insert("sec-websocket-version", "13".parse().unwrap());
+        request
+            .extensions_mut()
+            .insert(Protocol::from_static("websocket"));
+        request
+    };
+    client = client.ready().await.unwrap();
+    let (response, mut send) = client.send_request(connect("/websocket"), false).unwrap();
+    let response = response.await.unwrap();
+    assert_eq!(response.status(), 200);
+    assert!(
+        !response.headers().contains_key("upgrade")
+            && !response.headers().contains_key("sec-websocket-accept")
+    );
+    let mut body = response.into_body();
+    // A text of two bytes, masked with zeros, and what comes back of it.
+    send.send_data(Bytes::from_static(b"\x81\x82\0\0\0\0hi"), false)
+        .unwrap();
+    let mut got = Vec::new();
+    while got.len() < 4 {
+        let piece = body.data().await.unwrap().unwrap();
+        body.flow_control().release_capacity(piece.len()).unwrap();
+        got.extend_from_slice(&piece);
+    }
+    assert_eq!(got, b"\x81\x02hi");
+    // Others go on meanwhile, and the end of one side ends the other.
+    client = client.ready().await.unwrap();
+    let request = Request::get(rig.url("/")).body(()).unwrap();
+    let (response, _) = client.send_request(request, true).unwrap();
+    assert_eq!(response.await.unwrap().status(), 200);
+    send.send_data(Bytes::from_static(b"\x88\x80\0\0\0\0"), true)
+        .unwrap();
+    while let Some(piece) = body.data().await {
+        let Ok(piece) = piece else { break };
+        body.flow_control().release_capacity(piece.len()).unwrap();
+    }
+    rig.logs(&["/websocket HTTP/2.0\" 200"]).await;
+    // An ordinary response would be taken for a tunnel.
+    client = client.ready().await.unwrap();
+    let (response, _send) = client.send_request(connect("/"), false).unwrap();
+    assert_eq!(response.await.unwrap().status(), 502);
+}

@@ -44,6 +44,7 @@ test_needs=(
     "caddy: caddy"
     "php-fpm: /usr/sbin/php-fpm*"
     "golang-go: go"
+    "openssl: openssl"
     "shellcheck: shellcheck"
     "spawn-fcgi: spawn-fcgi"
     "chromium: chromium"

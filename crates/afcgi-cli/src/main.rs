@@ -36,7 +36,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     init_log();
     let (name, result) = match arguments.command {
-        Command::Demo(arguments) => ("demo", arguments.run(None)),
+        Command::Demo(arguments) => ("demo", arguments.run(Some(gateway::embedded))),
         Command::Gateway(arguments) => ("gateway", arguments.run()),
     };
     match result {

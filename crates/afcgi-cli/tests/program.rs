@@ -2,6 +2,7 @@
 
 use std::process::Command;
 
+use afcgi_interop::http::{client, get, get_ok};
 use afcgi_interop::process::Process;
 use afcgi_interop::raw::{self, kind, pair, record};
 use afcgi_interop::wait::{SOON, eventually, free_port};
@@ -105,4 +106,30 @@ async fn it_listens_and_ends() {
     assert!(process.log().contains("http://127.0.0.1/demo/"));
     assert!(process.stop().success());
     assert!(!socket.exists());
+}
+
+/// Web server and application in one process: the page, and a stream of it that is open when it ends.
+#[tokio::test]
+async fn it_needs_no_web_server() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let address = format!("127.0.0.1:{}", free_port());
+    let command = afcgi(&["demo", "--listen", &address]);
+    let mut process = Process::start("afcgi demo", &command, &folder.path().join("log"));
+    let (client, url) = (client(), format!("http://{address}/"));
+    eventually("the page is there", SOON, || {
+        process.assert_running();
+        let request = client.get(&url).send();
+        async { request.await.map_err(|error| error.to_string()) }
+    })
+    .await;
+    let page = get_ok(&client, &url).await;
+    assert!(page.starts_with(b"<!doctype html>"));
+    let mut clock = get(&client, &format!("{url}clock")).await;
+    for _ in 0..2 {
+        let event = clock.chunk().await.expect("an event");
+        assert!(event.is_some());
+    }
+    assert!(process.stop().success());
+    // It has ended in order.
+    while let Some(_event) = clock.chunk().await.expect("the end of a stream") {}
 }

@@ -21,20 +21,19 @@ mod upgrade;
 use std::io;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use afcgi::Address;
-use arc_swap::{ArcSwap, ArcSwapOption};
+use afcgi::{Address, Stopping};
 use rustix::process::{Resource, Rlimit};
+use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use access::Network;
 use config::{ConfigError, Settings};
-use metrics::Metrics;
 use serve::Gateway;
 use site::Site;
 
@@ -82,6 +81,41 @@ pub struct Arguments {
     /// Threads [default: one per CPU]
     #[arg(long, value_name = "N")]
     threads: Option<NonZeroUsize>,
+}
+
+/// The gateway in front of one application, in a process that has other things to do, such as that application: serves
+/// HTTP at the listener, which does not block, until it is told to stop and requests are over, or have had their time.
+///
+/// It waits for event streams however long they are silent.
+pub fn embedded(
+    http: std::net::TcpListener,
+    application: Address,
+    stopping: Stopping,
+) -> Pin<Box<dyn Future<Output = io::Result<()>> + Send>> {
+    Box::pin(async move {
+        let listener = TcpListener::from_std(http)?;
+        let settings = Settings::embedded(application);
+        let places = settings.limits.connections.min(Semaphore::MAX_PERMITS);
+        let site = Site::new(settings, None).map_err(io::Error::other)?;
+        let gateway = Arc::new(Gateway::new(site, None));
+        let stop = CancellationToken::new();
+        let places = Arc::new(Semaphore::new(places));
+        tokio::spawn(listen::accept(
+            Arc::clone(&gateway),
+            listener,
+            places,
+            stop.clone(),
+        ));
+        // What was begun ends with this, also if it is dropped.
+        let _stop = stop.clone().drop_guard();
+        stopping.wait().await;
+        stop.cancel();
+        gateway.tasks.close();
+        let wait = gateway.site.load().settings.limits.drain_timeout;
+        // Whether they are over or not, it is time.
+        let _ = tokio::time::timeout(wait, gateway.tasks.wait()).await;
+        Ok(())
+    })
 }
 
 impl Arguments {
@@ -137,12 +171,7 @@ impl Arguments {
         ));
         let site = Site::new(settings, None).map_err(io::Error::other)?;
         site.begin();
-        let gateway = Arc::new(Gateway {
-            site: ArcSwap::from_pointee(site),
-            tls: ArcSwapOption::from(tls),
-            metrics: Arc::<Metrics>::default(),
-            tasks: TaskTracker::new(),
-        });
+        let gateway = Arc::new(Gateway::new(site, tls));
         let stop = CancellationToken::new();
         for listener in admins {
             tracing::info!("metrics and health on http://{}", listener.local_addr()?);

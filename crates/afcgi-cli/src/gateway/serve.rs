@@ -42,6 +42,17 @@ pub(crate) struct Gateway {
     pub(crate) tasks: TaskTracker,
 }
 
+impl Gateway {
+    pub(crate) fn new(site: Site, tls: Option<Arc<rustls::ServerConfig>>) -> Self {
+        Self {
+            site: ArcSwap::from_pointee(site),
+            tls: ArcSwapOption::from(tls),
+            metrics: Arc::default(),
+            tasks: TaskTracker::new(),
+        }
+    }
+}
+
 /// The two ends of the connection that a request came on.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Ends {

@@ -23,6 +23,9 @@ const LISTEN: &str = "127.0.0.1:8888";
 /// The name of the upstream that the command line makes.
 pub(crate) const COMMAND_LINE: &str = "command-line";
 
+/// Requests and connections of clients of a gateway that is part of another program: no limit of its own.
+const EMBEDDED: usize = 65_536;
+
 /// Everything that can be configured.
 #[derive(Debug)]
 pub(crate) struct Settings {
@@ -233,6 +236,30 @@ impl Settings {
         }
         settings.finish();
         Ok(settings)
+    }
+
+    /// One application, whose responses may be silent for as long as they like.
+    pub(crate) fn embedded(application: Address) -> Self {
+        let mut upstream = Upstream::new(vec![application]);
+        upstream.first_byte_timeout = None;
+        upstream.read_timeout = None;
+        let mut route = Route::new();
+        route.upstream = Some(COMMAND_LINE.to_owned());
+        Self {
+            listen: Vec::new(),
+            admin: None,
+            tls: None,
+            access_log: None,
+            trusted: Vec::new(),
+            limits: Limits {
+                requests: EMBEDDED,
+                connections: EMBEDDED,
+                drain_timeout: Duration::from_secs(2),
+                ..Limits::default()
+            },
+            upstreams: BTreeMap::from([(COMMAND_LINE.to_owned(), upstream)]),
+            routes: vec![route],
+        }
     }
 
     fn read(path: &Path, text: &str) -> Result<Self, ConfigError> {

@@ -73,9 +73,9 @@ const MOST: f64 = 1.2;
 /// MB by which a slow request may make nginx's worker grow: its window of at most 1 MiB, held in a buffer of up to twice
 /// that as it grows, and what nginx needs for a request and its body, with some allowance for the allocator.
 const MOST_WORKER: f64 = 4.0;
-/// The same in front of an application without flow control: to that comes the `overflow` of one connection, 16 MiB, in a
+/// The same in front of an application without flow control: to that comes the `overflow` of one connection, 32 MiB, in a
 /// buffers of which a fifth may be empty.
-const MOST_WORKER_UNCONTROLLED: f64 = 4.0 + 1.25 * 16.8;
+const MOST_WORKER_UNCONTROLLED: f64 = 4.0 + 1.25 * 33.6;
 /// The same for afcgitest: a window or an output buffer.
 const MOST_APPLICATION: f64 = 4.0;
 

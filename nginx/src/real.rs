@@ -14,9 +14,11 @@ pub(crate) const CONNECT_WAIT: Duration = Duration::from_secs(60);
 /// How long an application may take to say whether it multiplexes. A silent one does not; a busy one
 /// that is taken for silent gets a connection for each request, when it can do so least.
 pub(crate) const PROBE_WAIT: Duration = Duration::from_secs(3);
-/// How long a connection is left alone after each read while one request overflows its buffer: an
+/// How long a connection is left alone now and then while one request overflows its buffer: an
 /// application that writes as fast as it is read would not get to what others wait for.
 pub(crate) const OVERFLOW_PAUSE: Duration = Duration::from_millis(1);
+/// Bytes that are read between such pauses.
+pub(crate) const OVERFLOW_BURST: usize = 1024 * 1024;
 /// How long a connection that serves one request at a time is kept without one: it keeps a process
 /// of PHP-FPM, or all of a libfcgi application, from serving anybody else.
 pub(crate) const IDLE_WAIT: Duration = Duration::from_millis(250);
@@ -61,6 +63,8 @@ pub(crate) struct Real {
     left: u32,
     /// When it is read again, while one request overflows its buffer.
     pub(crate) read_at: Option<Instant>,
+    /// Bytes that were read since the last such pause.
+    pub(crate) burst: usize,
     /// Until when the application has to show that it still reads the connection.
     pub(crate) check_until: Option<Instant>,
     pub(crate) share: Share,
@@ -94,6 +98,7 @@ impl Real {
             expires: now + settings.lifetime,
             left: settings.max_requests,
             read_at: None,
+            burst: 0,
             check_until: None,
             share: Share::default(),
             stall: None,

@@ -10,7 +10,7 @@ use crate::ffi::log::{self, Level};
 use crate::ffi::sock::Io;
 use crate::ffi::{exiting, workers};
 use crate::pool::{MOST_IDLE, Verdict};
-use crate::real::{IDLE_WAIT, OVERFLOW_PAUSE, State};
+use crate::real::{IDLE_WAIT, OVERFLOW_BURST, OVERFLOW_PAUSE, State};
 use crate::status::Count;
 
 impl Worker {
@@ -77,6 +77,7 @@ impl Worker {
             },
             Io::Bytes(count) => {
                 real.received_at = now;
+                real.burst = real.burst.saturating_add(count);
                 real.share.add(Count::BytesReceived, count);
                 let bytes = buffer.get(..count).unwrap_or_default();
                 let taken = real
@@ -86,7 +87,8 @@ impl Worker {
                 let rest = bytes.get(taken..).unwrap_or_default();
                 if !rest.is_empty() {
                     real.rest = rest.to_vec();
-                } else if sock.may_read() && real.connection.is_overflowing() {
+                } else if real.connection.is_overflowing() && real.burst >= OVERFLOW_BURST {
+                    real.burst = 0;
                     real.read_at = Some(now + OVERFLOW_PAUSE);
                 } else if sock.may_read() {
                     // Those who wait for what was read come first.

@@ -19,7 +19,7 @@ pub struct Config {
     pub receive_buffer: usize,
     /// Bytes by which the first request whose buffer is full may overflow it while others are on the
     /// connection: what is behind it is theirs, and they are not many, since no others come.
-    /// Default: 16 MiB.
+    /// Default: 32 MiB.
     pub overflow: usize,
     /// Whether requests are under flow control where the application knows it
     /// (`docs/flow-control.md`). Default: yes.
@@ -68,7 +68,7 @@ impl Default for Config {
         Self {
             requests: 1024,
             receive_buffer: 256 * 1024,
-            overflow: 16 * 1024 * 1024,
+            overflow: 32 * 1024 * 1024,
             flow_control: true,
             window: 256 * 1024,
             window_most: 1024 * 1024,

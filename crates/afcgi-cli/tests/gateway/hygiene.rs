@@ -3,6 +3,9 @@
 use std::collections::BTreeMap;
 
 use afcgi_interop::app::App;
+use afcgi_interop::http::{client, get_ok};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
 
 use crate::rig::Rig;
 
@@ -173,4 +176,23 @@ async fn the_log_stays_one_line_a_request() {
         b"GET /log HTTP/1.1\r\nHost: x\r\nUser-Agent: a\" 200 \\\xff\r\nConnection: close\r\n\r\n";
     rig.raw(request).await;
     rig.logs(&["a\\x22 200 \\x5c\\xff\""]).await;
+}
+
+/// A client that leaves before there is a response is logged too, and the application is told.
+#[tokio::test]
+async fn the_log_tells_who_left() {
+    let app = App::afcgitest(&[]).await;
+    let rig = Rig::flags(&[&format!("127.0.0.1:{}", app.port())]).await;
+    let mut socket = TcpStream::connect(("127.0.0.1", rig.port)).await.unwrap();
+    let request = b"GET /delay?ms=60000 HTTP/1.1\r\nHost: x\r\n\r\n";
+    socket.write_all(request).await.unwrap();
+    rig.active(1).await;
+    drop(socket);
+    rig.logs(&["\"GET /delay?ms=60000 HTTP/1.1\" 499 0 ", " incomplete"])
+        .await;
+    rig.active(0).await;
+    let aborts = "afcgi_gateway_upstream_aborts_total{upstream=\"command-line\"} 1\n";
+    let metrics = get_ok(&client(), &rig.admin_url("/metrics")).await;
+    let metrics = String::from_utf8_lossy(&metrics);
+    assert!(metrics.contains(aborts), "{metrics}");
 }

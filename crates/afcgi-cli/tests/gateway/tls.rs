@@ -6,6 +6,7 @@ use afcgi_interop::app::App;
 use bytes::Bytes;
 use h2::ext::Protocol;
 use http::{Method, Request};
+use rustix::process::Signal;
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 
@@ -104,6 +105,30 @@ async fn both_versions() {
         let events = url.replace("/env", "/events?n=3&ms=20");
         assert_eq!(curl(&dir, &[flag, &events]).matches("data:").count(), 3);
     }
+}
+
+/// SIGHUP takes a new certificate, and keeps the old one where that is none.
+#[tokio::test]
+async fn a_new_certificate() {
+    let app = App::afcgitest(&[]).await;
+    let (dir, other) = (certificate(), certificate());
+    let at = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let (cert, key) = (at("cert.pem"), at("key.pem"));
+    let app = format!("127.0.0.1:{}", app.port());
+    let rig = Rig::flags(&[&app, "--tls-cert", &cert, "--tls-key", &key]).await;
+    let url = rig.url("/").replace("http:", "https:");
+    let old = tempfile::tempdir().unwrap();
+    std::fs::copy(&cert, old.path().join("cert.pem")).unwrap();
+    std::fs::write(&cert, "nonsense").unwrap();
+    rig.signal(Signal::HUP);
+    rig.logs(&["ERROR", "stays as it was", "cert.pem"]).await;
+    assert_eq!(curl(&old, &[&url]), "Hello world\n");
+    for name in ["cert.pem", "key.pem"] {
+        std::fs::copy(other.path().join(name), at(name)).unwrap();
+    }
+    rig.signal(Signal::HUP);
+    rig.logs(&["was read again"]).await;
+    assert_eq!(curl(&other, &[&url]), "Hello world\n");
 }
 
 /// The same path as by `Upgrade`, for a browser that has HTTP/2.

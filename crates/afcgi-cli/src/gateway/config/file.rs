@@ -7,8 +7,9 @@ use afcgi::Address;
 use serde::Deserialize;
 use toml::Spanned;
 
+use super::ConfigError;
+use super::meaning::Position;
 use super::values::{Patience, Size, Span, Text};
-use super::{ConfigError, Position};
 use crate::gateway::access::Network;
 
 #[derive(Debug, Default, Deserialize)]

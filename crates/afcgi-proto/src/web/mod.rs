@@ -371,7 +371,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Takes up to `most` bytes of a stream.
+    /// Takes up to `most` bytes of a stream: not all that have come, if they are many.
     ///
     /// After [`Read::Pending`], [`Event::Readable`] says when to try again. It also follows a
     /// [`Read::End`] that came before END_REQUEST, when the request [has ended](Self::ended).

@@ -197,11 +197,10 @@ impl Client {
             }
             self.fill().await;
         };
-        let mut read = |input| match self.connection.read(handle, input, usize::MAX) {
-            Ok(Read::Content(content)) => content,
-            _ => Bytes::new(),
-        };
-        let (stdout, stderr) = (read(Input::Stdout), read(Input::Stderr));
+        let (stdout, stderr) = (
+            self.read(handle, Input::Stdout).into(),
+            self.read(handle, Input::Stderr).into(),
+        );
         self.connection.close(handle, Instant::now());
         Answer {
             stdout,
@@ -216,10 +215,16 @@ impl Client {
         while self.connection.readable(handle, Input::Stdout).unwrap() < least {
             assert!(self.fill().await, "the connection ended");
         }
-        match self.connection.read(handle, Input::Stdout, usize::MAX) {
-            Ok(Read::Content(content)) => content.to_vec(),
-            _ => Vec::new(),
+        self.read(handle, Input::Stdout)
+    }
+
+    /// Takes all that has come of a stream.
+    fn read(&mut self, handle: Handle, input: Input) -> Vec<u8> {
+        let mut all = Vec::new();
+        while let Ok(Read::Content(content)) = self.connection.read(handle, input, usize::MAX) {
+            all.extend_from_slice(&content);
         }
+        all
     }
 
     /// Writes bytes as they are.

@@ -291,7 +291,7 @@ fn apache(dir: &Path, port: u16, app: u16) -> Command {
         r#"ServerRoot "{at}"
 DefaultRuntimeDir "{at}"
 PidFile "{at}/apache.pid"
-Mutex posixsem
+Mutex pthread
 ErrorLog "{at}/error.log"
 Listen 127.0.0.1:{port}
 ServerName 127.0.0.1

@@ -18,6 +18,7 @@
 pub mod app;
 pub mod attack;
 pub mod browser;
+pub mod demo;
 pub mod gateway;
 pub mod http;
 pub mod php;

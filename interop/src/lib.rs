@@ -2,6 +2,7 @@
 //!
 //! - [`process`]: a child process with a captured log, ended when its guard goes;
 //! - [`app`]: the applications, `afcgitest` and its twin over Go's net/http/fcgi;
+//! - [`fake`]: applications made by hand, each with a fault of its own;
 //! - [`gateway`]: the web servers, each with the configuration under test;
 //! - [`php`]: PHP-FPM with a pool of its own;
 //! - [`browser`]: Chromium, by WebDriver;
@@ -18,6 +19,7 @@
 pub mod app;
 pub mod attack;
 pub mod browser;
+pub mod fake;
 pub mod gateway;
 pub mod http;
 pub mod php;

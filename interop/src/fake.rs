@@ -4,10 +4,11 @@ use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use afcgi_interop::raw::{self, Record, kind, pair, record};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
+
+use crate::raw::{self, Record, kind, pair, record};
 
 /// An application on a port of 127.0.0.1, as long as this lives.
 #[derive(Debug)]

@@ -9,6 +9,9 @@ use afcgi_interop::fake::{Fake, end, next_request, response, values, write};
 use afcgi_interop::http::{client, get_ok, noise};
 use afcgi_interop::own::Own;
 use afcgi_interop::raw;
+use afcgi_interop::wait::SOON;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 use crate::{seen, stdout};
 
@@ -64,7 +67,7 @@ async fn dies_before_the_head() {
     gateway.is_idle().await;
 }
 
-/// A body that breaks off is one that breaks off, with Content-Length or without.
+/// A body that breaks off is one that breaks off, in every version of HTTP, with Content-Length or without.
 #[tokio::test]
 async fn dies_inside_the_body() {
     for field in ["", "Content-Length: 100\r\n"] {
@@ -99,6 +102,19 @@ async fn dies_inside_the_body() {
             assert_eq!(output.stdout, b"the beginning");
             assert!(!output.status.success(), "{version}: taken for complete");
         }
+        // Without a length it is the end of the connection that ends the body of HTTP/1.0.
+        let mut old = TcpStream::connect(("127.0.0.1", gateway.port()))
+            .await
+            .expect("a connection");
+        old.write_all(b"GET / HTTP/1.0\r\n\r\n")
+            .await
+            .expect("a request");
+        let mut answer = Vec::new();
+        let read = tokio::time::timeout(SOON, old.read_to_end(&mut answer))
+            .await
+            .expect("an end");
+        let is_short = answer.ends_with(b"the beginning") && !field.is_empty();
+        assert!(read.is_err() || is_short, "{field}: taken for complete");
         gateway.is_idle().await;
     }
 }

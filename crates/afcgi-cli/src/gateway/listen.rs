@@ -27,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::body::BoxError;
 use super::config::Limits;
+use super::ending::Ending;
 use super::serve::{Ends, Gateway, serve};
 
 /// Connections that wait to be accepted.
@@ -158,10 +159,13 @@ async fn connection(
         local: stream.local_addr()?,
         secure: tls.is_some(),
     };
-    let mut stream = TimeoutStream::new(stream);
+    let activity = Arc::new(Activity::default());
+    let mut stream = TimeoutStream::new(Ending {
+        io: stream,
+        activity: Arc::clone(&activity),
+    });
     stream.set_write_timeout(Some(limits.send_timeout));
     let stream = Box::pin(stream);
-    let activity = Arc::new(Activity::default());
     let service = {
         let activity = Arc::clone(&activity);
         move |request| {
@@ -248,6 +252,7 @@ where
 pub(crate) struct Activity {
     active: AtomicUsize,
     seen: AtomicBool,
+    broken: AtomicBool,
     ended: Mutex<Option<Instant>>,
 }
 
@@ -263,6 +268,11 @@ impl Activity {
         let ended = *self.ended.lock().unwrap_or_else(PoisonError::into_inner);
         Some(ended.map_or(Duration::ZERO, |ended| now.saturating_duration_since(ended)))
     }
+
+    /// Whether its end must not look like that of a response.
+    pub(crate) fn is_broken(&self) -> bool {
+        self.broken.load(Ordering::Acquire)
+    }
 }
 
 /// A request on a connection, until its response or its tunnel has ended.
@@ -274,6 +284,11 @@ impl Busy {
         activity.active.fetch_add(1, Ordering::AcqRel);
         activity.seen.store(true, Ordering::Release);
         Self(Arc::clone(activity))
+    }
+
+    /// The response is not complete, and nothing but the end of the connection would end it.
+    pub(crate) fn broke_off(&self) {
+        self.0.broken.store(true, Ordering::Release);
     }
 }
 

@@ -8,6 +8,7 @@ mod access;
 mod admin;
 mod body;
 mod config;
+mod ending;
 mod files;
 mod listen;
 mod log;

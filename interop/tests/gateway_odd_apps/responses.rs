@@ -9,7 +9,7 @@ use afcgi_interop::fake::{Fake, end, next_request, response, values, write};
 use afcgi_interop::http::{client, get_ok, noise};
 use afcgi_interop::own::Own;
 use afcgi_interop::raw;
-use afcgi_interop::wait::SOON;
+use afcgi_interop::wait::{SOON, eventually};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -288,4 +288,29 @@ async fn answers_with_a_head_that_is_none() {
         );
         assert_eq!(app.connections(), 1, "{shown}");
     }
+}
+
+/// Between the last byte and END_REQUEST there may be a while, which the client does not wait for if it knows the length.
+#[tokio::test]
+async fn takes_its_time_to_end() {
+    const PAUSE: Duration = Duration::from_millis(50);
+    let app = Fake::start(async |mut socket, _| {
+        while let Some(id) = next_request(&mut socket, Some(&values(true))).await {
+            write(&mut socket, &stdout(id, b"Content-Length: 6\r\n\r\nabc")).await;
+            tokio::time::sleep(PAUSE).await;
+            write(&mut socket, &stdout(id, b"def")).await;
+            tokio::time::sleep(PAUSE).await;
+            write(&mut socket, &end(id, 0)).await;
+        }
+    })
+    .await;
+    let gateway = Own::before(app.port(), "").await;
+    assert_eq!(get_ok(&client(), &gateway.url("/")).await, "abcdef");
+    gateway.is_idle().await;
+    let line = eventually("the access log has it", SOON, || async {
+        let log = gateway.access_log();
+        log.lines().next().map(str::to_owned).ok_or(log)
+    })
+    .await;
+    assert!(!line.contains("incomplete"), "{line}");
 }

@@ -11,7 +11,7 @@
 #   hosts   build, and what makes network namespaces
 #
 # It installs packages of Debian (12 and later) as root or through sudo, starts none of the daemons among them and leaves those it has
-# installed disabled, so that they do not come up with the machine either.
+# installed disabled, so that they do not come up with the machine either. What Debian does not have goes to target/.
 
 set -u
 # shellcheck source=scripts/lib.sh
@@ -47,6 +47,12 @@ test_needs=(
     "openssl: openssl"
     "shellcheck: shellcheck"
     "spawn-fcgi: spawn-fcgi"
+    "libfcgi-dev: /usr/include/fcgiapp.h"
+    "libfcgi-perl: /usr/lib/*/perl5/*/FCGI.pm"
+    "python3: python3"
+    "python3-pip: pip3"
+    "nghttp2-client: h2load"
+    "wrk: wrk"
     "chromium: chromium"
     "chromium-driver: chromedriver"
 )
@@ -233,6 +239,22 @@ need_rust() {
     fi
 }
 
+# Python's flup, which Debian has no more, for the tests alone: the wheel whose checksum is written down, in target/.
+need_flup() {
+    local folder=target/interop/flup log
+    [ -e "$folder/flup/server/fcgi.py" ] && return
+    say "Installing with pip, in $folder: flup"
+    log=$(mktemp) || die "no temporary folder."
+    env PIP_ROOT_USER_ACTION=ignore pip3 --disable-pip-version-check --no-input install --quiet --no-deps --only-binary :all: \
+        --require-hashes --target "$folder" -r interop/peers/flup/requirements.txt >"$log" 2>&1 </dev/null || {
+        local error
+        error=$(tail -n 1 "$log" | cut -c 1-160)
+        rm -f "$log"
+        die "pip3 cannot install flup (is there a network?): $error"
+    }
+    rm -f "$log"
+}
+
 case ${1-} in
     rust) needs=("${rust_needs[@]}") ;;
     base) needs=("${base_needs[@]}") ;;
@@ -251,5 +273,8 @@ fi
 
 case $1 in
     rust | base | build | bench | hosts) need_rust ;;
-    test) need_rust rustfmt clippy ;;
+    test)
+        need_flup
+        need_rust rustfmt clippy
+        ;;
 esac

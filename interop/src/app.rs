@@ -1,5 +1,7 @@
-//! The applications under test: `afcgitest`, the example `websocket`, `afcgi demo`, and a program with the same routes over Go's net/http/fcgi.
+//! The applications under test: `afcgitest`, the example `websocket`, `afcgi demo`, and programs with the same routes that are not ours: over
+//! Go's net/http/fcgi, the C libfcgi, Perl's FCGI and Python's flup.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -15,8 +17,12 @@ use crate::wait::{SOON, eventually, free_port};
 pub struct App {
     /// The process, for its log, its memory and its end.
     pub process: Process,
+    name: String,
+    command: Command,
     port: u16,
-    _dir: TempDir,
+    dir: TempDir,
+    /// Whether it is killed at the end of the test: it would take its time otherwise.
+    hasty: bool,
 }
 
 impl App {
@@ -60,14 +66,75 @@ impl App {
         Self::start("go peer", Command::new(go_peer())).await
     }
 
+    /// Starts the C program on libfcgi by spawn-fcgi: a thread and a connection for each request.
+    pub async fn libfcgi() -> Self {
+        Self::spawn_fcgi("libfcgi", &[libfcgi_peer().as_os_str()]).await
+    }
+
+    /// Starts the program on Perl's FCGI by spawn-fcgi: eight processes, each with one request at a time.
+    pub async fn perl() -> Self {
+        let script = workspace().join("interop/peers/perl/app.pl");
+        Self::spawn_fcgi("perl", &["perl".as_ref(), script.as_os_str()]).await
+    }
+
+    /// Starts the program on Python's flup by spawn-fcgi: a thread and a connection for each request.
+    pub async fn flup() -> Self {
+        let script = workspace().join("interop/peers/flup/app.py");
+        Self::spawn_fcgi("flup", &["python3".as_ref(), script.as_os_str()]).await
+    }
+
+    /// The same, which takes all requests on one connection, with a thread for each.
+    pub async fn flup_multiplexed() -> Self {
+        let script = workspace().join("interop/peers/flup/app.py");
+        let program = [
+            "python3".as_ref(),
+            script.as_os_str(),
+            "multiplexed".as_ref(),
+        ];
+        Self::spawn_fcgi("flup", &program).await
+    }
+
+    async fn spawn_fcgi(name: &str, program: &[&OsStr]) -> Self {
+        let port = free_port();
+        let mut command = Command::new("spawn-fcgi");
+        command
+            .args(["-n", "-a", "127.0.0.1", "-p", &port.to_string()])
+            // It looks for no program by itself.
+            .args(["--", "/usr/bin/env"])
+            .args(program)
+            .env("PYTHONPATH", workspace().join("target/interop/flup"))
+            .env_remove("FCGI_WEB_SERVER_ADDRS");
+        let mut app = Self::run(name, command, port).await;
+        app.hasty = true;
+        app
+    }
+
     async fn start(name: &str, command: Command) -> Self {
         Self::start_at(name, command, free_port()).await
     }
 
     async fn start_at(name: &str, mut command: Command, port: u16) -> Self {
-        let dir = tempfile::tempdir().expect("a temporary folder");
         command.arg(format!("127.0.0.1:{port}"));
-        let mut process = Process::start(name, &command, &dir.path().join("log"));
+        Self::run(name, command, port).await
+    }
+
+    async fn run(name: &str, command: Command, port: u16) -> Self {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let process = Process::start(name, &command, &dir.path().join("log"));
+        let mut app = Self {
+            process,
+            name: name.to_owned(),
+            command,
+            port,
+            dir,
+            hasty: false,
+        };
+        app.listens().await;
+        app
+    }
+
+    async fn listens(&mut self) {
+        let (name, port, process) = (&self.name, self.port, &mut self.process);
         eventually(&format!("{name} listens"), SOON, || {
             process.assert_running();
             async move {
@@ -78,11 +145,25 @@ impl App {
             }
         })
         .await;
-        Self {
-            process,
-            port,
-            _dir: dir,
-        }
+    }
+
+    /// Kills it with all processes that it has started (SIGKILL), and waits until nobody listens any more.
+    pub async fn kill(&mut self) {
+        self.process.kill_all();
+        eventually("nobody listens", SOON, || async {
+            match TcpStream::connect(("127.0.0.1", self.port)).await {
+                Ok(_) => Err(String::from("somebody does")),
+                Err(_) => Ok(()),
+            }
+        })
+        .await;
+    }
+
+    /// Starts it once more after [`kill`](Self::kill), on the same port, and waits until it listens.
+    pub async fn start_again(&mut self) {
+        let log = self.dir.path().join("log");
+        self.process = Process::start(&self.name, &self.command, &log);
+        self.listens().await;
     }
 
     /// Where it listens, on 127.0.0.1.
@@ -93,6 +174,14 @@ impl App {
     /// The URL of a path, for one that serves HTTP.
     pub fn url(&self, path: &str) -> String {
         format!("http://127.0.0.1:{}{path}", self.port)
+    }
+}
+
+impl Drop for App {
+    fn drop(&mut self) {
+        if self.hasty {
+            self.process.kill_all();
+        }
     }
 }
 
@@ -144,28 +233,48 @@ fn built(name: &str) -> PathBuf {
 fn go_peer() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     BINARY.get_or_init(|| {
-        let target = workspace().join("target/interop");
-        std::fs::create_dir_all(&target).expect("target/interop");
-        // Test programs may build it at the same time: each under its own name, renamed when it is whole.
-        let (own, binary) = (
-            target.join(format!("go-peer.{}", std::process::id())),
-            target.join("go-peer"),
-        );
-        let mut command = Command::new("go");
-        command
-            .args(["build", "-o"])
-            .arg(&own)
-            .arg(".")
-            .current_dir(workspace().join("interop/peers/go"));
-        command
-            .env("GOCACHE", target.join("go-cache"))
-            .env("GOFLAGS", "-mod=mod")
-            .env("GOTOOLCHAIN", "local")
-            .env("CGO_ENABLED", "0");
-        run(&mut command, "go (package golang-go)");
-        std::fs::rename(&own, &binary).expect("renaming the Go program");
-        binary
+        once("go-peer", |own| {
+            let mut command = Command::new("go");
+            command
+                .args(["build", "-o"])
+                .arg(own)
+                .arg(".")
+                .current_dir(workspace().join("interop/peers/go"));
+            command
+                .env("GOCACHE", workspace().join("target/interop/go-cache"))
+                .env("GOFLAGS", "-mod=mod")
+                .env("GOTOOLCHAIN", "local")
+                .env("CGO_ENABLED", "0");
+            run(&mut command, "go (package golang-go)");
+        })
     })
+}
+
+fn libfcgi_peer() -> &'static Path {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| {
+        let source = workspace().join("interop/peers/libfcgi/main.c");
+        once("libfcgi-peer", |own| {
+            let mut command = Command::new("cc");
+            command
+                .args(["-O1", "-Wall", "-o"])
+                .arg(own)
+                .arg(source)
+                .args(["-lfcgi", "-lpthread"]);
+            run(&mut command, "cc (packages gcc and libfcgi-dev)");
+        })
+    })
+}
+
+/// A program in `target/interop`. Test programs may build it at the same time: each under its own name, renamed when it is whole.
+fn once(name: &str, build: impl FnOnce(&Path)) -> PathBuf {
+    let target = workspace().join("target/interop");
+    std::fs::create_dir_all(&target).expect("target/interop");
+    let own = target.join(format!("{name}.{}", std::process::id()));
+    let binary = target.join(name);
+    build(&own);
+    std::fs::rename(&own, &binary).expect("renaming the program");
+    binary
 }
 
 fn workspace() -> &'static Path {

@@ -1,8 +1,10 @@
 //! The harness of the peer tests: real web servers and applications, started for one test and ended with it.
 //!
 //! - [`process`]: a child process with a captured log, ended when its guard goes;
-//! - [`app`]: the applications, `afcgitest` and its twin over Go's net/http/fcgi;
+//! - [`app`]: the applications, `afcgitest` and its twins that are not ours;
+//! - [`fake`]: applications made by hand, each with a fault of its own;
 //! - [`gateway`]: the web servers, each with the configuration under test;
+//! - [`own`]: the gateway of this project with all that can be set;
 //! - [`php`]: PHP-FPM with a pool of its own;
 //! - [`browser`]: Chromium, by WebDriver;
 //! - [`websocket`]: what a WebSocket must do behind every web server that tunnels;
@@ -19,8 +21,10 @@ pub mod app;
 pub mod attack;
 pub mod browser;
 pub mod demo;
+pub mod fake;
 pub mod gateway;
 pub mod http;
+pub mod own;
 pub mod php;
 pub mod process;
 pub mod raw;

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+pub use rustix::process::Signal;
+use rustix::process::{Pid, kill_process, kill_process_group};
 
 /// How long a process may take to leave after SIGTERM before it is killed.
 const LEAVE: Duration = Duration::from_secs(10);
@@ -119,6 +120,20 @@ impl Process {
             _ = self.child.kill();
             self.status = Some(self.child.wait().expect("waiting for a child"));
         }
+    }
+
+    /// Kills the process and all of its group, which are those that it has started (SIGKILL), and waits for it.
+    pub fn kill_all(&mut self) {
+        if self.exited().is_none() {
+            _ = kill_process_group(Pid::from_child(&self.child), Signal::KILL);
+        }
+        self.kill();
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&mut self, signal: Signal) {
+        self.assert_running();
+        kill_process(Pid::from_child(&self.child), signal).expect("a signal");
     }
 
     /// Resident memory now, in bytes, from /proc; the process must be running.

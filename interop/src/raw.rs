@@ -1,6 +1,6 @@
 //! FastCGI by hand: records as bytes, in and out, right or wrong.
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 /// Record types.
@@ -97,7 +97,7 @@ pub async fn connect(port: u16) -> TcpStream {
 }
 
 /// The next record, or None when the peer has closed or reset the connection.
-pub async fn read(socket: &mut TcpStream) -> Option<Record> {
+pub async fn read(socket: &mut (impl AsyncRead + Unpin)) -> Option<Record> {
     let mut header = [0; 8];
     socket.read_exact(&mut header).await.ok()?;
     assert_eq!(header[0], 1, "the version of {header:?}");

@@ -37,7 +37,8 @@ impl Rig {
         Self::new(kind, App::go().await).await
     }
 
-    async fn new(kind: Kind, app: App) -> Self {
+    /// An application behind `kind`.
+    pub async fn new(kind: Kind, app: App) -> Self {
         let gateway = Gateway::start(kind, app.port()).await;
         Self {
             gateway,

@@ -4,10 +4,10 @@
 use std::time::Duration;
 
 use afcgi_interop::app::App;
+use afcgi_interop::fake::{Fake, end, response, values, write};
 use afcgi_interop::http::{client, get_ok};
 use afcgi_interop::raw::{self, kind, pair, record};
 use afcgi_interop::wait::{SOON, eventually};
-use afcgi_nginx_tests::fake::{Fake, end, response, values, write};
 use afcgi_nginx_tests::nginx::Nginx;
 use afcgi_nginx_tests::slow::{Slow, ask, resident};
 use futures_util::future::join_all;

@@ -4,9 +4,9 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use afcgi_interop::fake::{Fake, next_request, response, values, write};
 use afcgi_interop::http::{client, get_ok};
 use afcgi_interop::wait::{SOON, eventually};
-use afcgi_nginx_tests::fake::{Fake, next_request, response, values, write};
 use afcgi_nginx_tests::nginx::{Nginx, check, version};
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc;

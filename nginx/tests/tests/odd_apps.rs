@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use afcgi_interop::fake::{Fake, end, next_request, response, values, write};
 use afcgi_interop::http::{client, get, get_ok};
 use afcgi_interop::raw::{self, kind, record};
-use afcgi_nginx_tests::fake::{Fake, end, next_request, response, values, write};
 use afcgi_nginx_tests::nginx::Nginx;
 use futures_util::future::join_all;
 use tokio::io::AsyncReadExt;

@@ -5,11 +5,11 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use afcgi_interop::app::{App, afcgitest};
+use afcgi_interop::fake::{Fake, next_request, response, values, write};
 use afcgi_interop::http::{assert_same, client, get, get_ok, noise};
 use afcgi_interop::process::Process;
 use afcgi_interop::raw::{self, kind};
 use afcgi_interop::wait::{SOON, eventually, free_port};
-use afcgi_nginx_tests::fake::{Fake, next_request, response, values, write};
 use afcgi_nginx_tests::nginx::Nginx;
 use futures_util::future::join_all;
 use tokio::net::TcpStream;

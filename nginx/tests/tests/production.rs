@@ -5,10 +5,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use afcgi_interop::app::App;
+use afcgi_interop::fake::{Fake, end, next_request, response, values, write};
 use afcgi_interop::http::{client, get, get_ok, noise};
 use afcgi_interop::raw::{self, kind, record};
 use afcgi_interop::wait::{SOON, eventually};
-use afcgi_nginx_tests::fake::{Fake, end, next_request, response, values, write};
 use afcgi_nginx_tests::nginx::Nginx;
 use futures_util::future::join_all;
 use tokio::sync::mpsc;

@@ -4,11 +4,11 @@
 use std::time::Duration;
 
 use afcgi_interop::app::App;
+use afcgi_interop::fake::{Fake, end, response, write};
 use afcgi_interop::http::{client, get_ok, noise};
 use afcgi_interop::raw::{self, kind, pair, record};
 use afcgi_interop::wait::{SOON, eventually};
 use afcgi_interop::websocket::{self, Socket};
-use afcgi_nginx_tests::fake::{Fake, end, response, write};
 use afcgi_nginx_tests::nginx::Nginx;
 use futures_util::future::join_all;
 use futures_util::{SinkExt, StreamExt};

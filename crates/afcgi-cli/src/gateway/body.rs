@@ -191,6 +191,11 @@ impl Drop for RequestBody {
     }
 }
 
+/// Whether all of a body has been taken, as long as it was announced: nobody asks for more of it then, also if its end has not come yet.
+pub(crate) fn is_whole(body: &Body) -> bool {
+    body.is_end_stream() || body.size_hint().exact() == Some(0)
+}
+
 /// The body of a response, with what is logged of the request when it is over.
 pub(crate) struct Logged {
     pub(crate) inner: Body,
@@ -212,7 +217,7 @@ impl http_body::Body for Logged {
             match &frame {
                 Some(Ok(frame)) => {
                     entry.bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
-                    entry.is_whole = inner.is_end_stream();
+                    entry.is_whole = is_whole(inner);
                 }
                 Some(Err(error)) => entry.broke_off(&**error),
                 None => entry.is_whole = true,

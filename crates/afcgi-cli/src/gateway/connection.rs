@@ -27,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::body::BoxError;
 use super::config::Limits;
+use super::ending::Ending;
 use super::serve::{Ends, Gateway, serve};
 
 /// How often a connection of HTTP/2 is asked whether it is still there.
@@ -107,11 +108,11 @@ async fn serve_client(
                 },
                 () = stop.cancelled() => return Ok(()),
             };
-            let stream = within(stream, limits);
+            let stream = within(stream, &activity, limits);
             Box::pin(serve_http(stream, http, service, &activity, limits, stop)).await
         }
         Some(config) => {
-            let accepting = TlsAcceptor::from(config).accept(within(stream, limits));
+            let accepting = TlsAcceptor::from(config).accept(within(stream, &activity, limits));
             let stream = Box::pin(timeout(limits.header_timeout, accepting)).await??;
             let http = match stream.get_ref().1.alpn_protocol() {
                 Some(b"h2") => Http::Two,
@@ -123,8 +124,13 @@ async fn serve_client(
 }
 
 /// A stream that a client has to read from.
-fn within(stream: TcpStream, limits: Limits) -> Pin<Box<TimeoutStream<TcpStream>>> {
-    let mut stream = TimeoutStream::new(stream);
+fn within(
+    io: TcpStream,
+    activity: &Arc<Activity>,
+    limits: Limits,
+) -> Pin<Box<TimeoutStream<Ending<TcpStream>>>> {
+    let activity = Arc::clone(activity);
+    let mut stream = TimeoutStream::new(Ending { io, activity });
     stream.set_write_timeout(Some(limits.send_timeout));
     Box::pin(stream)
 }
@@ -218,6 +224,7 @@ where
 pub(crate) struct Activity {
     active: AtomicUsize,
     seen: AtomicBool,
+    broken: AtomicBool,
     ended: Mutex<Option<Instant>>,
 }
 
@@ -233,6 +240,11 @@ impl Activity {
         let ended = *self.ended.lock().unwrap_or_else(PoisonError::into_inner);
         Some(ended.map_or(Duration::ZERO, |ended| now.saturating_duration_since(ended)))
     }
+
+    /// Whether its end must not look like that of a response.
+    pub(crate) fn is_broken(&self) -> bool {
+        self.broken.load(Ordering::Acquire)
+    }
 }
 
 /// A request on a connection, until its response or its tunnel has ended.
@@ -244,6 +256,11 @@ impl Busy {
         activity.active.fetch_add(1, Ordering::AcqRel);
         activity.seen.store(true, Ordering::Release);
         Self(Arc::clone(activity))
+    }
+
+    /// The response is not complete, and nothing but the end of the connection would end it.
+    pub(crate) fn broke_off(&self) {
+        self.0.broken.store(true, Ordering::Release);
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use http::header::{REFERER, USER_AGENT};
 use http::request::Parts;
-use http::{HeaderMap, HeaderName};
+use http::{HeaderMap, HeaderName, Version};
 use time::OffsetDateTime;
 use tracing_appender::non_blocking::{NonBlocking, WorkerGuard};
 
@@ -64,8 +64,11 @@ pub(crate) struct Entry {
     pub(crate) upstream: Option<Arc<str>>,
     /// How long the application took to begin its response.
     pub(crate) wait: Option<Duration>,
-    /// Counts it as active, in all and on its connection, as long as it lasts.
-    _lasting: (Active, Busy),
+    /// Whether the end of the connection may be what ends the response.
+    is_old: bool,
+    /// Counts it as active as long as it lasts: in all, and on its connection.
+    _active: Active,
+    busy: Busy,
 }
 
 impl Entry {
@@ -73,7 +76,7 @@ impl Entry {
         request: &Parts,
         log: Option<AccessLog>,
         metrics: Arc<Metrics>,
-        lasting: (Active, Busy),
+        (active, busy): (Active, Busy),
     ) -> Self {
         let mut entry = Self {
             began: Instant::now(),
@@ -89,7 +92,9 @@ impl Entry {
             is_whole: false,
             upstream: None,
             wait: None,
-            _lasting: lasting,
+            is_old: request.version <= Version::HTTP_10,
+            _active: active,
+            busy,
         };
         if entry.log.is_some() {
             entry.line = format!(
@@ -106,6 +111,9 @@ impl Entry {
 
     /// The response could not be sent as a whole: the application is to blame for that.
     pub(crate) fn broke_off(&self, error: &(dyn std::error::Error + 'static)) {
+        if self.is_old {
+            self.busy.broke_off();
+        }
         let upstream = self.upstream.as_deref().unwrap_or("-");
         tracing::error!(%error, upstream, status = self.status, "a response broke off");
     }

@@ -9,6 +9,7 @@ mod admin;
 mod body;
 mod config;
 mod connection;
+mod ending;
 mod files;
 mod listen;
 mod log;

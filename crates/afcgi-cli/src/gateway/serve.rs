@@ -20,7 +20,7 @@ use hyper::body::Incoming;
 use tokio_util::task::TaskTracker;
 
 use super::access::identify;
-use super::body::{Body, Logged, RequestBody, linger, text};
+use super::body::{Body, Logged, RequestBody, is_whole, linger, text};
 use super::config::HeaderRules;
 use super::connection::Busy;
 use super::files::{self, Found};
@@ -134,7 +134,7 @@ pub(crate) async fn serve(
         })
     };
     entry.status = answer.response.status().as_u16();
-    entry.is_whole = answer.response.body().is_end_stream() && answer.tunnel.is_none();
+    entry.is_whole = is_whole(answer.response.body()) && answer.tunnel.is_none();
     let entry = match answer.tunnel {
         None => Some(entry),
         Some((offer, tunnel)) => {

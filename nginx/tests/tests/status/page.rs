@@ -1,10 +1,10 @@
 //! The page of `fastcgi_multiplex_status`.
 
 use afcgi_interop::app::App;
+use afcgi_interop::fake::{Fake, end, next_request, response, values, write};
 use afcgi_interop::http::{client, get, get_ok};
 use afcgi_interop::raw::{self, kind, record};
 use afcgi_interop::wait::{SOON, eventually};
-use afcgi_nginx_tests::fake::{Fake, end, next_request, response, values, write};
 use afcgi_nginx_tests::nginx::{Nginx, check};
 use futures_util::future::join_all;
 use reqwest::Method;

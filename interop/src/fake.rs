@@ -4,10 +4,13 @@ use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use afcgi_interop::raw::{self, Record, kind, pair, record};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncWrite, AsyncWriteExt};
+use tokio::net::tcp::OwnedWriteHalf;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::task::JoinHandle;
+
+use crate::raw::{self, Record, kind, pair, record};
 
 /// An application on a port of 127.0.0.1, as long as this lives.
 #[derive(Debug)]
@@ -70,7 +73,7 @@ impl Drop for Fake {
 }
 
 /// Writes, and takes it that the other side may have closed.
-pub async fn write(socket: &mut TcpStream, bytes: &[u8]) {
+pub async fn write(socket: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) {
     _ = socket.write_all(bytes).await;
 }
 
@@ -128,4 +131,19 @@ pub async fn next_request(socket: &mut TcpStream, answer: Option<&[u8]>) -> Opti
             _ => {}
         }
     }
+}
+
+/// The records of a connection as they come, for an application that does something else in between: no longer to wait for one loses no part
+/// of it.
+pub fn records(socket: TcpStream) -> (UnboundedReceiver<Record>, OwnedWriteHalf) {
+    let (mut from, to) = socket.into_split();
+    let (tell, told) = unbounded_channel();
+    tokio::spawn(async move {
+        while let Some(record) = raw::read(&mut from).await {
+            if tell.send(record).is_err() {
+                return;
+            }
+        }
+    });
+    (told, to)
 }

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use http::{Request, Response};
+use http::{Request, Response, Version};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
@@ -28,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 use super::body::BoxError;
 use super::config::Limits;
 use super::ending::Ending;
+use super::interim::{Hinted, Hints};
 use super::serve::{Ends, Gateway, serve};
 
 /// How often a connection of HTTP/2 is asked whether it is still there.
@@ -151,10 +152,21 @@ where
     B::Data: Send,
     B::Error: Into<BoxError>,
 {
-    let service = service_fn(|request| service(request).map(Ok::<_, Infallible>));
-    let stream = TokioIo::new(stream);
     match http {
         Http::One => {
+            let hints = Hints::new();
+            let on_interim = hints.on_interim();
+            let stream = TokioIo::new(Hinted::new(stream, Arc::clone(&hints)));
+            let service = service_fn(|mut request| {
+                if request.version() == Version::HTTP_11 {
+                    request.extensions_mut().insert(on_interim.clone());
+                }
+                let hints = Arc::clone(&hints);
+                service(request).then(|response| async move {
+                    hints.taken().await;
+                    Ok::<_, Infallible>(response)
+                })
+            });
             let served = http1::Builder::new()
                 .timer(TokioTimer::new())
                 .header_read_timeout(limits.idle_timeout.max(limits.header_timeout))
@@ -165,6 +177,8 @@ where
             drive(Box::pin(served), finish, activity, limits, stop).await
         }
         Http::Two => {
+            let stream = TokioIo::new(stream);
+            let service = service_fn(|request| service(request).map(Ok::<_, Infallible>));
             let served = http2::Builder::new(TokioExecutor::new())
                 .timer(TokioTimer::new())
                 .enable_connect_protocol()

@@ -11,6 +11,7 @@ mod config;
 mod connection;
 mod ending;
 mod files;
+mod interim;
 mod listen;
 mod log;
 mod metrics;

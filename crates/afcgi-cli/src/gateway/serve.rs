@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use afcgi::client::{
-    Culprit, Error, ExtraParams, LocalAddr, ResponseBody, Script, Upgraded, upgraded,
+    Culprit, Error, ExtraParams, LocalAddr, OnInterim, ResponseBody, Script, Upgraded, upgraded,
 };
 use afcgi::{RemoteAddr, Role};
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -316,6 +316,7 @@ async fn authorize(
     *request.version_mut() = parts.version;
     request.headers_mut().clone_from(&parts.headers);
     request.extensions_mut().clone_from(&parts.extensions);
+    request.extensions_mut().remove::<OnInterim>();
     request.extensions_mut().insert(Role::Authorizer);
     request.extensions_mut().insert(ExtraParams(params.clone()));
     let answered = authorizer.client.request(request).await;

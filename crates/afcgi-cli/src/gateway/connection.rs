@@ -11,12 +11,12 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::FutureExt;
 use http::{Request, Response, Version};
-use hyper::body::Incoming;
-use hyper::server::conn::{http1, http2};
+use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
@@ -25,14 +25,13 @@ use tokio_io_timeout::TimeoutStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
-use super::body::BoxError;
+use super::body::{BoxError, Incoming};
 use super::config::Limits;
 use super::ending::Ending;
+use super::http2;
 use super::interim::{Hinted, Hints};
 use super::serve::{Ends, Gateway, serve};
 
-/// How often a connection of HTTP/2 is asked whether it is still there.
-const PING: Duration = Duration::from_secs(30);
 /// What HTTP/2 begins with (RFC 9113 section 3.4), and no request of HTTP/1.1 does.
 const PREFACE: &[u8] = b"PRI ";
 /// How long to wait for the rest of a preface that came in pieces.
@@ -146,10 +145,9 @@ pub(crate) async fn serve_http<S, F, B>(
     stop: CancellationToken,
 ) -> Result<(), BoxError>
 where
-    S: Fn(Request<Incoming>) -> F,
+    S: Fn(Request<Incoming>) -> F + Unpin,
     F: Future<Output = Response<B>> + Send + 'static,
-    B: http_body::Body + Send + 'static,
-    B::Data: Send,
+    B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
     match http {
@@ -157,7 +155,8 @@ where
             let hints = Hints::new();
             let on_interim = hints.on_interim();
             let stream = TokioIo::new(Hinted::new(stream, Arc::clone(&hints)));
-            let service = service_fn(|mut request| {
+            let service = service_fn(|request: Request<hyper::body::Incoming>| {
+                let mut request = request.map(Incoming::One);
                 if request.version() == Version::HTTP_11 {
                     request.extensions_mut().insert(on_interim.clone());
                 }
@@ -177,15 +176,11 @@ where
             drive(Box::pin(served), finish, activity, limits, stop).await
         }
         Http::Two => {
-            let stream = TokioIo::new(stream);
-            let service = service_fn(|request| service(request).map(Ok::<_, Infallible>));
-            let served = http2::Builder::new(TokioExecutor::new())
-                .timer(TokioTimer::new())
-                .enable_connect_protocol()
-                .max_header_list_size(u32::try_from(limits.header).unwrap_or(u32::MAX))
-                .keep_alive_interval(PING)
-                .keep_alive_timeout(PING)
-                .serve_connection(stream, service);
+            let handshake = Box::pin(http2::handshake(stream, service, limits));
+            let served = tokio::select! {
+                made = timeout(limits.header_timeout, handshake) => made??,
+                () = stop.cancelled() => return Ok(()),
+            };
             let finish = http2::Connection::graceful_shutdown;
             drive(Box::pin(served), finish, activity, limits, stop).await
         }
@@ -193,7 +188,7 @@ where
 }
 
 /// Drives a connection to its end, and has it `finish` when it has been idle for too long or is to stop.
-async fn drive<C>(
+async fn drive<C, E>(
     mut served: Pin<Box<C>>,
     finish: fn(Pin<&mut C>),
     activity: &Activity,
@@ -201,14 +196,15 @@ async fn drive<C>(
     stop: CancellationToken,
 ) -> Result<(), BoxError>
 where
-    C: Future<Output = hyper::Result<()>>,
+    C: Future<Output = Result<(), E>>,
+    E: Into<BoxError>,
 {
     let mut stopping = false;
     let first = Instant::now() + limits.header_timeout;
     let mut check = Instant::now() + limits.header_timeout.min(limits.idle_timeout);
     loop {
         tokio::select! {
-            result = served.as_mut() => return Ok(result?),
+            result = served.as_mut() => return result.map_err(Into::into),
             () = stop.cancelled(), if !stopping => {
                 stopping = true;
                 finish(served.as_mut());

@@ -1,10 +1,10 @@
-//! Interim responses (status 1xx, such as 103 Early Hints) on connections of HTTP/1.1, which hyper's server does not send.
+//! Interim responses (status 1xx, such as 103 Early Hints), which hyper's server does not send.
 //!
-//! They are written between hyper's own bytes: a flush reaches the stream only when hyper has written all that it had, which is where one
+//! By HTTP/1.1 they are written between hyper's own bytes: a flush reaches the stream only when hyper has written all that it had, which is where one
 //! message has ended and the next has not begun, as long as no response is given to hyper before its interim responses were taken.
 
 use std::future::poll_fn;
-use std::io::{self, IoSlice, Write};
+use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,13 +17,13 @@ use http::{Response, StatusCode};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// Whether an application's interim response is passed on: not 100, which is between the client and the gateway, nor 101.
-pub(crate) fn is_passed_on(status: StatusCode) -> bool {
+fn is_passed_on(status: StatusCode) -> bool {
     status.is_informational()
         && status != StatusCode::CONTINUE
         && status != StatusCode::SWITCHING_PROTOCOLS
 }
 
-/// The interim responses of a connection that are to be sent. The client library bounds how many bytes a request has of them: all its heads
+/// The interim responses that are to be sent: on a connection of HTTP/1.1, or to a request of HTTP/2. The client library bounds how many bytes a request has of them: all its heads
 /// share one limit.
 #[derive(Debug, Default)]
 pub(crate) struct Hints {
@@ -33,7 +33,7 @@ pub(crate) struct Hints {
 
 #[derive(Debug, Default)]
 struct Queue {
-    bytes: Vec<u8>,
+    heads: Vec<Response<()>>,
     /// Whoever has a response, which has to wait.
     waker: Option<Waker>,
 }
@@ -60,16 +60,7 @@ impl Hints {
         // RFC 9110 section 8.6. What is about the connection the client library has removed.
         response.headers_mut().remove(CONTENT_LENGTH);
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
-        let reason = status.canonical_reason().unwrap_or_default();
-        // Writing to memory does not fail.
-        let _ = write!(queue.bytes, "HTTP/1.1 {} {reason}\r\n", status.as_u16());
-        for (name, value) in response.headers() {
-            queue.bytes.extend_from_slice(name.as_str().as_bytes());
-            queue.bytes.extend_from_slice(b": ");
-            queue.bytes.extend_from_slice(value.as_bytes());
-            queue.bytes.extend_from_slice(b"\r\n");
-        }
-        queue.bytes.extend_from_slice(b"\r\n");
+        queue.heads.push(response);
         self.is_empty.store(false, Ordering::Release);
     }
 
@@ -86,17 +77,36 @@ impl Hints {
         .await;
     }
 
-    fn take(&self) -> Bytes {
+    /// Those that have come since.
+    pub(crate) fn take(&self) -> Vec<Response<()>> {
         if self.is_empty.load(Ordering::Acquire) {
-            return Bytes::new();
+            return Vec::new();
         }
         let queue = std::mem::take(&mut *self.queue.lock().unwrap_or_else(PoisonError::into_inner));
         self.is_empty.store(true, Ordering::Release);
         if let Some(waker) = queue.waker {
             waker.wake();
         }
-        queue.bytes.into()
+        queue.heads
     }
+}
+
+/// As HTTP/1.1 has them.
+fn encode(heads: &[Response<()>]) -> Bytes {
+    let mut bytes = Vec::new();
+    for head in heads {
+        let status = head.status();
+        let reason = status.canonical_reason().unwrap_or_default();
+        bytes.extend_from_slice(format!("HTTP/1.1 {} {reason}\r\n", status.as_u16()).as_bytes());
+        for (name, value) in head.headers() {
+            bytes.extend_from_slice(name.as_str().as_bytes());
+            bytes.extend_from_slice(b": ");
+            bytes.extend_from_slice(value.as_bytes());
+            bytes.extend_from_slice(b"\r\n");
+        }
+        bytes.extend_from_slice(b"\r\n");
+    }
+    bytes.into()
 }
 
 /// A stream into which interim responses go when it is flushed.
@@ -164,7 +174,7 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Hinted<IO> {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.out.is_empty() {
-            self.out = self.hints.take();
+            self.out = encode(&self.hints.take());
         }
         ready!(self.poll_out(cx))?;
         Pin::new(&mut self.io).poll_flush(cx)

@@ -16,11 +16,10 @@ use http::uri::{Authority, Scheme};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::Body as _;
 use http_body_util::{BodyExt, Empty, Limited};
-use hyper::body::Incoming;
 use tokio_util::task::TaskTracker;
 
 use super::access::identify;
-use super::body::{Body, Logged, RequestBody, is_whole, linger, text};
+use super::body::{Body, Incoming, Logged, RequestBody, is_whole, linger, text};
 use super::config::HeaderRules;
 use super::connection::Busy;
 use super::files::{self, Found};

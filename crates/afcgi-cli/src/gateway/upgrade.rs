@@ -1,13 +1,16 @@
 //! Tunnels: WebSocket, by `Upgrade` of HTTP/1.1 or by an extended CONNECT of HTTP/2 (RFC 8441), which becomes the
 //! former for the application (`docs/upgrade.md`).
 
+use std::io;
+
 use afcgi::client::Upgraded;
+use h2::ext::Protocol;
 use http::header::{CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, UPGRADE};
 use http::request::Parts;
 use http::{HeaderValue, Method, Response, StatusCode, Version};
-use hyper::ext::Protocol;
 use hyper::upgrade::OnUpgrade;
 
+use super::http2::OnTunnel;
 use super::log::Entry;
 
 /// Sixteen bytes in base64. What it is for is between a client and its server, which is the gateway here: HTTP/2 has no such
@@ -15,9 +18,10 @@ use super::log::Entry;
 const KEY: HeaderValue = HeaderValue::from_static("YWZjZ2kgYWZjZ2kgYWZjZw==");
 
 /// The client's end of a tunnel that may open.
-pub(crate) struct Offer {
-    on_upgrade: OnUpgrade,
-    extended: bool,
+pub(crate) enum Offer {
+    Upgrade(OnUpgrade),
+    /// An extended CONNECT.
+    Extended(OnTunnel),
 }
 
 impl Offer {
@@ -26,7 +30,8 @@ impl Offer {
         let on_upgrade = parts.extensions.remove::<OnUpgrade>();
         if parts.method == Method::CONNECT {
             let protocol = parts.extensions.remove::<Protocol>();
-            let (Some(protocol), Some(on_upgrade)) = (protocol, on_upgrade) else {
+            let on_tunnel = parts.extensions.remove::<OnTunnel>();
+            let (Some(protocol), Some(on_tunnel)) = (protocol, on_tunnel) else {
                 // For proxies.
                 return Err(StatusCode::METHOD_NOT_ALLOWED);
             };
@@ -39,17 +44,11 @@ impl Offer {
                 .headers
                 .insert(CONNECTION, HeaderValue::from_static("upgrade"));
             parts.headers.insert(SEC_WEBSOCKET_KEY, KEY);
-            return Ok(Some(Self {
-                on_upgrade,
-                extended: true,
-            }));
+            return Ok(Some(Self::Extended(on_tunnel)));
         }
         let asks = parts.headers.contains_key(UPGRADE) && parts.version == Version::HTTP_11;
         match on_upgrade.filter(|_| asks) {
-            Some(on_upgrade) => Ok(Some(Self {
-                on_upgrade,
-                extended: false,
-            })),
+            Some(on_upgrade) => Ok(Some(Self::Upgrade(on_upgrade))),
             None => {
                 // There would be nothing to tunnel to.
                 parts.headers.remove(UPGRADE);
@@ -60,7 +59,7 @@ impl Offer {
 
     /// Makes the application's answer, a status 101, one that the client understands.
     pub(crate) fn accept<B>(&self, response: &mut Response<B>) {
-        if self.extended {
+        if self.is_extended() {
             *response.status_mut() = StatusCode::OK;
             for name in [UPGRADE, CONNECTION, SEC_WEBSOCKET_ACCEPT] {
                 response.headers_mut().remove(name);
@@ -74,12 +73,23 @@ impl Offer {
 
     /// Whether the client would take an ordinary response with this status for a tunnel.
     pub(crate) fn is_misled_by(&self, status: StatusCode) -> bool {
-        self.extended && status.is_success()
+        self.is_extended() && status.is_success()
+    }
+
+    fn is_extended(&self) -> bool {
+        matches!(self, Self::Extended(_))
     }
 
     /// Joins the two ends until both are done, and logs it then.
     pub(crate) async fn join(self, tunnel: Upgraded, mut entry: Box<Entry>) {
-        match tunnel.join(self.on_upgrade).await {
+        let joined: io::Result<()> = match self {
+            Self::Upgrade(client) => tunnel.join(client).await,
+            Self::Extended(client) => match client.tunnel().await {
+                Ok(client) => tunnel.join_io(client).await,
+                Err(error) => Err(error),
+            },
+        };
+        match joined {
             Ok(()) => entry.is_whole = true,
             Err(error) => tracing::debug!(%error, host = %entry.host, "a tunnel broke off"),
         }

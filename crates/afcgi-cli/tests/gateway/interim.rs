@@ -17,7 +17,7 @@ const LARGE: usize = 1 << 20;
 
 /// An application that sends a hint, waits for the word, and responds. At `/all` it sends everything at once, and more than hints, before a
 /// megabyte; at `/echo` it gives back what it was sent.
-async fn app(word: &Arc<Semaphore>) -> u16 {
+pub(crate) async fn app(word: &Arc<Semaphore>) -> u16 {
     let listener = Listener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     let word = Arc::clone(word);

@@ -4,9 +4,6 @@ use std::process::Command;
 
 use afcgi_interop::app::App;
 use afcgi_interop::wait::SOON;
-use bytes::Bytes;
-use h2::ext::Protocol;
-use http::{Method, Request};
 use rustix::process::Signal;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -131,72 +128,6 @@ async fn a_new_certificate() {
     rig.signal(Signal::HUP);
     rig.logs(&["was read again"]).await;
     assert_eq!(curl(&other, &[&url]), "Hello world\n");
-}
-
-/// The same path as by `Upgrade`, for a browser that has HTTP/2.
-#[tokio::test]
-async fn websocket_by_extended_connect() {
-    let app = App::afcgitest(&[]).await;
-    let rig = Rig::flags(&[&format!("127.0.0.1:{}", app.port())]).await;
-    let socket = TcpStream::connect(("127.0.0.1", rig.port)).await.unwrap();
-    let (mut client, connection) = h2::client::handshake(socket).await.unwrap();
-    let connection = tokio::spawn(connection);
-    // The settings come before the first response.
-    let request = Request::get(rig.url("/")).body(()).unwrap();
-    client = client.ready().await.unwrap();
-    let (response, _) = client.send_request(request, true).unwrap();
-    assert_eq!(response.await.unwrap().status(), 200);
-    assert!(client.is_extended_connect_protocol_enabled());
-
-    let connect = |path: &str| {
-        let mut request = Request::new(());
-        *request.method_mut() = Method::CONNECT;
-        *request.uri_mut() = rig.url(path).parse().unwrap();
-        request
-            .headers_mut()
-            .insert("sec-websocket-version", "13".parse().unwrap());
-        request
-            .extensions_mut()
-            .insert(Protocol::from_static("websocket"));
-        request
-    };
-    client = client.ready().await.unwrap();
-    let (response, mut send) = client.send_request(connect("/websocket"), false).unwrap();
-    let response = response.await.unwrap();
-    assert_eq!(response.status(), 200);
-    assert!(
-        !response.headers().contains_key("upgrade")
-            && !response.headers().contains_key("sec-websocket-accept")
-    );
-    let mut body = response.into_body();
-    // A text of two bytes, masked with zeros, and what comes back of it.
-    send.send_data(Bytes::from_static(b"\x81\x82\0\0\0\0hi"), false)
-        .unwrap();
-    let mut got = Vec::new();
-    while got.len() < 4 {
-        let piece = body.data().await.unwrap().unwrap();
-        body.flow_control().release_capacity(piece.len()).unwrap();
-        got.extend_from_slice(&piece);
-    }
-    assert_eq!(got, b"\x81\x02hi");
-    // Others go on meanwhile, and the end of one side ends the other.
-    client = client.ready().await.unwrap();
-    let request = Request::get(rig.url("/")).body(()).unwrap();
-    let (response, _) = client.send_request(request, true).unwrap();
-    assert_eq!(response.await.unwrap().status(), 200);
-    send.send_data(Bytes::from_static(b"\x88\x80\0\0\0\0"), true)
-        .unwrap();
-    while let Some(piece) = body.data().await {
-        let Ok(piece) = piece else { break };
-        body.flow_control().release_capacity(piece.len()).unwrap();
-    }
-    rig.logs(&["/websocket HTTP/2.0\" 200"]).await;
-    // An ordinary response would be taken for a tunnel.
-    client = client.ready().await.unwrap();
-    let (response, _send) = client.send_request(connect("/"), false).unwrap();
-    assert_eq!(response.await.unwrap().status(), 502);
-    connection.abort();
-    assert!(connection.await.is_err());
 }
 
 /// What tells the protocols apart may come in pieces.

@@ -7,6 +7,7 @@ use afcgi_interop::own::Own;
 use afcgi_interop::php::Php;
 use bytes::Bytes;
 use futures_util::future::join_all;
+use futures_util::stream;
 
 const INDEX: &str = r#"<?php
 $path = parse_url($_SERVER['REQUEST_URI'], PHP_URL_PATH);
@@ -113,6 +114,26 @@ async fn uploads() {
         );
     }))
     .await;
+}
+
+/// PHP reads as much of a body as CONTENT_LENGTH says, which a client may not say: what is not read for it is refused, and not lost.
+#[tokio::test]
+async fn bodies_of_unknown_length() {
+    let (gateway, _fpm) = start("").await;
+    for length in [1, 100_000, 1 << 20, (1 << 20) + 1] {
+        let body = noise(length, 4);
+        let pieces: Vec<_> = body.chunks(50_000).map(<[u8]>::to_vec).collect();
+        let pieces = stream::iter(pieces.into_iter().map(Ok::<_, std::io::Error>));
+        let request = client().post(gateway.url("/wp-json/echo"));
+        let request = request.body(reqwest::Body::wrap_stream(pieces));
+        let response = request.send().await.expect("an answer");
+        if length > 1 << 20 {
+            assert_eq!(response.status().as_u16(), 413);
+            continue;
+        }
+        let answer = response.bytes().await.expect("the body");
+        assert_same("php://input", &answer, &body);
+    }
 }
 
 /// Each of ten users logs in and is known from then on, and by nobody else's name.

@@ -439,6 +439,11 @@ mod tests {
                 "2:16",
                 "never",
             ),
+            (
+                "[upstream.a]\ncollect_body = \"x\"\naddresses = [\":1\"]",
+                "2:16",
+                "100M",
+            ),
             ("[[route]]\npath = \"/a\"", "1:1", "leads nowhere"),
             ("[[route]]\nupstream = \"a\"", "2:12", "no upstream `a`"),
             ("[[route]]\nroot = \"/no/such\"", "2:8", "folder"),

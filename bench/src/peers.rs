@@ -120,6 +120,12 @@ pub(crate) const ROUTES: Peer = Peer {
     holds: true,
 };
 
+/// [`OWN`] with room for those who have a connection for each request.
+pub(crate) const HOLDING: Peer = Peer {
+    arguments: &["--max-connections=16384"],
+    ..ROUTES
+};
+
 /// The routes of afcgitest on Go's net/http/fcgi.
 pub(crate) const GO_ROUTES: Peer = Peer {
     name: "Go net/http/fcgi",
@@ -160,14 +166,9 @@ impl Places {
     /// Builds all that `peers` need. A tool that is missing is an error that names it.
     pub(crate) fn build(&self, peers: &[Peer]) -> Result<()> {
         let of = |source| peers.iter().filter(move |peer| peer.source == source);
-        if of(Source::Own).next().is_some() {
-            let bins = of(Source::Own).flat_map(|peer| ["--bin", peer.program]);
-            command(
-                Command::new("cargo")
-                    .current_dir(&self.root)
-                    .args(["build", "--workspace", "--release", "--quiet", "--locked"])
-                    .args(bins),
-            )?;
+        let own: Vec<_> = of(Source::Own).map(|peer| peer.program).collect();
+        if !own.is_empty() {
+            self.build_own(&own)?;
         }
         if of(Source::Rust).next().is_some() {
             let target = self.peers.as_os_str();
@@ -205,6 +206,17 @@ impl Places {
         Ok(())
     }
 
+    /// Builds programs of this workspace.
+    pub(crate) fn build_own(&self, programs: &[&str]) -> Result<()> {
+        let bins = programs.iter().flat_map(|program| ["--bin", program]);
+        command(
+            Command::new("cargo")
+                .current_dir(&self.root)
+                .args(["build", "--workspace", "--release", "--quiet", "--locked"])
+                .args(bins),
+        )
+    }
+
     /// Starts a peer on a free port of 127.0.0.1 and waits until it listens.
     pub(crate) fn start(&self, peer: &Peer, core: usize, home: usize) -> Result<(Process, Target)> {
         let port = free_port()?;
@@ -217,9 +229,14 @@ impl Places {
         Ok((process, target))
     }
 
+    /// A program of this workspace.
+    pub(crate) fn own(&self, name: &str) -> PathBuf {
+        self.release.join(name)
+    }
+
     fn program(&self, peer: &Peer) -> PathBuf {
         match peer.source {
-            Source::Own => self.release.join(peer.program),
+            Source::Own => self.own(peer.program),
             Source::Rust => self.peers.join("release").join(peer.program),
             Source::Go(_) | Source::C => self.peers.join(peer.program),
         }

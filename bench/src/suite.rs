@@ -9,7 +9,7 @@ use afcgi_bench::request::REQUEST_BYTES;
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 
-use crate::peers::{OWN, PEERS, Peer, Places, RAW};
+use crate::peers::{OWN, PEERS, Peer, Places, RAW, ROUTES};
 use crate::table::{Table, figure};
 use crate::{application, gateways, held, machine};
 
@@ -107,9 +107,12 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         if options.has(Section::Application) || options.has(Section::Held) {
             &peers
         } else {
-            &[RAW]
+            &[RAW, ROUTES]
         },
     )?;
+    if options.has(Section::Gateway) {
+        places.build_own(&["afcgi"])?;
+    }
 
     let mut sections = Vec::new();
     let mut targets = Vec::new();
@@ -126,6 +129,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     if options.has(Section::Gateway) {
         let table = gateways::measure(&places, cores, options)?;
         targets.extend(gateway_targets(&table));
+        sections.push(table.markdown(Some(gateways::KEEPALIVE)));
+        let table = gateways::measure_held(&places, cores, options)?;
         sections.push(table.markdown(Some(gateways::KEEPALIVE)));
     }
     eprint!("\r\x1b[K");
@@ -244,13 +249,19 @@ fn held_targets(table: &Table) -> Vec<Goal> {
 }
 
 fn gateway_targets(table: &Table) -> Vec<Goal> {
-    let ratio = table.ratio(gateways::MODULE, gateways::KEEPALIVE, 0);
-    vec![goal(
-        "nginx with the module over stock keepalive, below 1",
-        ratio,
-        " ×",
-        |value| value < 1.0,
-    )]
+    let module = table.ratio(gateways::MODULE, gateways::KEEPALIVE, 0);
+    let own = table.ratio(gateways::OWN, gateways::CADDY, 0);
+    vec![
+        goal(
+            "nginx with the module over stock keepalive, below 1",
+            module,
+            " ×",
+            |value| value < 1.0,
+        ),
+        goal("afcgi gateway over Caddy, below 1", own, " ×", |value| {
+            value < 1.0
+        }),
+    ]
 }
 
 fn record(

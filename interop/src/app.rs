@@ -49,10 +49,16 @@ impl App {
 
     /// Starts `afcgi demo` on a port of 127.0.0.1, for a web server that has it at the URL `public`, and waits until it listens.
     pub async fn demo(port: u16, public: &str) -> Self {
-        static BINARY: OnceLock<PathBuf> = OnceLock::new();
-        let mut command = Command::new(BINARY.get_or_init(|| built("afcgi")));
+        let mut command = Command::new(afcgi());
         command.args(["demo", "--public", public, "--behind"]);
         Self::start_at("afcgi demo", command, port).await
+    }
+
+    /// Starts `afcgi demo` with its own gateway and waits until it listens, by HTTP.
+    pub async fn demo_alone() -> Self {
+        let mut command = Command::new(afcgi());
+        command.args(["demo", "--listen"]);
+        Self::start("afcgi demo", command).await
     }
 
     /// Starts the Go program and waits until it listens.
@@ -163,6 +169,11 @@ impl App {
     /// Where it listens, on 127.0.0.1.
     pub fn port(&self) -> u16 {
         self.port
+    }
+
+    /// The URL of a path, for one that serves HTTP.
+    pub fn url(&self, path: &str) -> String {
+        format!("http://127.0.0.1:{}{path}", self.port)
     }
 }
 

@@ -20,6 +20,7 @@
 pub mod app;
 pub mod attack;
 pub mod browser;
+pub mod demo;
 pub mod fake;
 pub mod gateway;
 pub mod http;

@@ -1,5 +1,5 @@
 //! The application of `afcgi demo`, over HTTP. What it does over FastCGI, behind a web server and in a
-//! browser, is in the tests of the nginx module.
+//! browser, is in the interop tests and in those of the nginx module.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};

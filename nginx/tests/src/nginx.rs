@@ -235,15 +235,21 @@ impl Nginx {
             .collect()
     }
 
-    /// Asks for a reload, and waits until it has new workers.
+    /// Asks for a reload, and waits until it has new workers, and the old ones accept no more clients.
     pub async fn reload(&self) {
         let before = self.workers();
         self.signal(Signal::HUP);
         eventually("new workers", SOON, || async {
-            if self.workers().iter().any(|id| !before.contains(id)) {
-                Ok(())
-            } else {
-                Err(String::from("only the old ones"))
+            if !self.workers().iter().any(|id| !before.contains(id)) {
+                return Err(String::from("only the old ones"));
+            }
+            // The line before a worker closes what it listens on, with nothing between them.
+            let log = self.log();
+            let accepts =
+                |id: &&u32| !log.contains(&format!("{id}#{id}: gracefully shutting down"));
+            match before.iter().find(accepts) {
+                None => Ok(()),
+                Some(id) => Err(format!("worker {id} still accepts clients")),
             }
         })
         .await;

@@ -10,7 +10,7 @@ use hyper::body::Incoming;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
-use super::listen::{Activity, Busy, serve_http};
+use super::connection::{Activity, Busy, Http, serve_http};
 use super::serve::Gateway;
 
 /// Answers until the program ends, also while it drains.
@@ -37,7 +37,8 @@ async fn connection(gateway: Arc<Gateway>, stream: TcpStream, draining: Cancella
         async { response }
     };
     // Whoever asks will ask again.
-    let _ = serve_http(stream, service, &activity, limits, CancellationToken::new()).await;
+    let stop = CancellationToken::new();
+    let _ = serve_http(stream, Http::One, service, &activity, limits, stop).await;
 }
 
 fn answer(gateway: &Gateway, request: &Request<Incoming>, draining: bool) -> Response<Full<Bytes>> {

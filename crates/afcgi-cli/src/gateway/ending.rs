@@ -11,7 +11,7 @@ use std::time::Duration;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::listen::Activity;
+use super::connection::Activity;
 
 /// The socket of a client.
 #[derive(Debug)]

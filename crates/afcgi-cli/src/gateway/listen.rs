@@ -1,41 +1,24 @@
-//! Connections of clients: accepted, bounded in number and time, with TLS or without, HTTP/1.1 or HTTP/2.
+//! Where clients connect, and how many may at a time.
 
-use std::convert::Infallible;
-use std::future::Future;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use afcgi::Address;
-use http::{Request, Response};
-use hyper::body::Incoming;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto::Builder;
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, sleep_until, timeout};
-use tokio_io_timeout::TimeoutStream;
-use tokio_rustls::TlsAcceptor;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use super::body::BoxError;
-use super::config::Limits;
-use super::ending::Ending;
-use super::serve::{Ends, Gateway, serve};
+use super::connection::connection;
+use super::serve::Gateway;
 
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 4096;
 /// After an error of accepting, such as having no descriptors left.
 const PAUSE: Duration = Duration::from_millis(100);
-/// How often a connection of HTTP/2 is asked whether it is still there.
-const PING: Duration = Duration::from_secs(30);
 
 /// Listens on an address; on all that a name has.
 pub(crate) fn bind(address: &Address) -> io::Result<Vec<TcpListener>> {
@@ -127,174 +110,14 @@ pub(crate) async fn accept(
         };
         match accepted {
             Ok((stream, peer, place)) => {
-                let connection =
-                    connection(Arc::clone(&gateway), stream, peer, place, stop.clone());
-                gateway.tasks.spawn(async {
-                    if let Err(error) = connection.await {
-                        tracing::debug!(%error, "a connection of a client broke off");
-                    }
-                });
+                let serving = Arc::clone(&gateway);
+                let connection = connection(serving, stream, peer, place, stop.clone());
+                gateway.tasks.spawn(connection);
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot accept connections for a moment");
                 tokio::time::sleep(PAUSE).await;
             }
         }
-    }
-}
-
-async fn connection(
-    gateway: Arc<Gateway>,
-    stream: TcpStream,
-    peer: SocketAddr,
-    _place: OwnedSemaphorePermit,
-    stop: CancellationToken,
-) -> Result<(), BoxError> {
-    let _open = gateway.metrics.open();
-    let tls = gateway.tls.load_full();
-    let limits = gateway.site.load().settings.limits;
-    stream.set_nodelay(true)?;
-    let ends = Ends {
-        peer,
-        local: stream.local_addr()?,
-        secure: tls.is_some(),
-    };
-    let activity = Arc::new(Activity::default());
-    let mut stream = TimeoutStream::new(Ending {
-        io: stream,
-        activity: Arc::clone(&activity),
-    });
-    stream.set_write_timeout(Some(limits.send_timeout));
-    let stream = Box::pin(stream);
-    let service = {
-        let activity = Arc::clone(&activity);
-        move |request| {
-            let busy = Busy::new(&activity);
-            serve(Arc::clone(&gateway), ends, busy, request)
-        }
-    };
-    match tls {
-        None => serve_http(stream, service, &activity, limits, stop).await,
-        Some(config) => {
-            let accepting = TlsAcceptor::from(config).accept(stream);
-            let stream = timeout(limits.header_timeout, accepting).await??;
-            serve_http(stream, service, &activity, limits, stop).await
-        }
-    }
-}
-
-/// Serves a connection, and ends it when it has been idle for too long.
-pub(crate) async fn serve_http<S, F, B>(
-    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    service: S,
-    activity: &Activity,
-    limits: Limits,
-    stop: CancellationToken,
-) -> Result<(), BoxError>
-where
-    S: Fn(Request<Incoming>) -> F,
-    F: Future<Output = Response<B>> + Send + 'static,
-    B: http_body::Body + Send + 'static,
-    B::Data: Send,
-    B::Error: Into<BoxError>,
-{
-    let mut builder = Builder::new(TokioExecutor::new());
-    builder
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(limits.idle_timeout.max(limits.header_timeout))
-        .max_buf_size(limits.header);
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .enable_connect_protocol()
-        .max_header_list_size(u32::try_from(limits.header).unwrap_or(u32::MAX))
-        .keep_alive_interval(PING)
-        .keep_alive_timeout(PING);
-    let service = service_fn(|request| {
-        let answer = service(request);
-        async { Ok::<_, Infallible>(answer.await) }
-    });
-    let served = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
-    let mut served = pin!(served);
-    let mut stopping = false;
-    let first = Instant::now() + limits.header_timeout;
-    let mut check = Instant::now() + limits.header_timeout.min(limits.idle_timeout);
-    loop {
-        tokio::select! {
-            result = served.as_mut() => return result,
-            () = stop.cancelled(), if !stopping => {
-                stopping = true;
-                served.as_mut().graceful_shutdown();
-            }
-            () = sleep_until(check) => {
-                let idle = activity.idle(check);
-                match idle {
-                    // No request has come yet.
-                    None if check >= first => return Ok(()),
-                    None => check = first,
-                    Some(idle) if idle < limits.idle_timeout => check = Instant::now() + (limits.idle_timeout - idle),
-                    // It was asked to close before.
-                    Some(_) if stopping => return Ok(()),
-                    Some(_) => {
-                        stopping = true;
-                        served.as_mut().graceful_shutdown();
-                        check = Instant::now() + limits.header_timeout;
-                    }
-                }
-            }
-        }
-    }
-}
-
-/// What goes on on a connection.
-#[derive(Debug, Default)]
-pub(crate) struct Activity {
-    active: AtomicUsize,
-    seen: AtomicBool,
-    broken: AtomicBool,
-    ended: Mutex<Option<Instant>>,
-}
-
-impl Activity {
-    /// For how long there has been no request; `None`: there never was one.
-    fn idle(&self, now: Instant) -> Option<Duration> {
-        if !self.seen.load(Ordering::Acquire) {
-            return None;
-        }
-        if self.active.load(Ordering::Acquire) > 0 {
-            return Some(Duration::ZERO);
-        }
-        let ended = *self.ended.lock().unwrap_or_else(PoisonError::into_inner);
-        Some(ended.map_or(Duration::ZERO, |ended| now.saturating_duration_since(ended)))
-    }
-
-    /// Whether its end must not look like that of a response.
-    pub(crate) fn is_broken(&self) -> bool {
-        self.broken.load(Ordering::Acquire)
-    }
-}
-
-/// A request on a connection, until its response or its tunnel has ended.
-#[derive(Debug)]
-pub(crate) struct Busy(Arc<Activity>);
-
-impl Busy {
-    pub(crate) fn new(activity: &Arc<Activity>) -> Self {
-        activity.active.fetch_add(1, Ordering::AcqRel);
-        activity.seen.store(true, Ordering::Release);
-        Self(Arc::clone(activity))
-    }
-
-    /// The response is not complete, and nothing but the end of the connection would end it.
-    pub(crate) fn broke_off(&self) {
-        self.0.broken.store(true, Ordering::Release);
-    }
-}
-
-impl Drop for Busy {
-    fn drop(&mut self) {
-        *self.0.ended.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
-        self.0.active.fetch_sub(1, Ordering::AcqRel);
     }
 }

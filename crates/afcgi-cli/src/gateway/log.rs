@@ -12,7 +12,7 @@ use http::{HeaderMap, HeaderName, Version};
 use time::OffsetDateTime;
 use tracing_appender::non_blocking::{NonBlocking, WorkerGuard};
 
-use super::listen::Busy;
+use super::connection::Busy;
 use super::metrics::{Active, Metrics};
 
 /// The status that is logged of a request whose client left before there was a response.

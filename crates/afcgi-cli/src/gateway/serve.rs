@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use afcgi::client::{
-    Culprit, Error, ExtraParams, LocalAddr, ResponseBody, Script, Upgraded, upgraded,
+    Culprit, Error, ExtraParams, LocalAddr, OnInterim, ResponseBody, Script, Upgraded, upgraded,
 };
 use afcgi::{RemoteAddr, Role};
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -22,8 +22,8 @@ use tokio_util::task::TaskTracker;
 use super::access::identify;
 use super::body::{Body, Logged, RequestBody, is_whole, linger, text};
 use super::config::HeaderRules;
+use super::connection::Busy;
 use super::files::{self, Found};
-use super::listen::Busy;
 use super::log::{Entry, escape};
 use super::metrics::Metrics;
 use super::path::CleanPath;
@@ -119,7 +119,7 @@ pub(crate) async fn serve(
             ends,
             entry: &mut entry,
         }
-        .answer(parts, &mut body)
+        .answer(Box::new(parts), &mut body)
         .await;
         if let Some(unread) = body {
             linger(unread);
@@ -156,7 +156,7 @@ impl Exchange<'_> {
     /// What it does not need of the body it leaves there.
     async fn answer(
         self,
-        mut parts: Parts,
+        mut parts: Box<Parts>,
         body: &mut Option<Incoming>,
     ) -> Result<Answer, Refused> {
         let Self { site, ends, entry } = self;
@@ -194,10 +194,10 @@ impl Exchange<'_> {
             params.push(("DOCUMENT_ROOT".into(), bytes_of(&files.root)));
         }
         if let Some(authorizer) = &route.authorizer {
-            authorize(authorizer, &parts, &mut params, entry).await?;
+            Box::pin(authorize(authorizer, &parts, &mut params, entry)).await?;
         }
         let mut answer = match find(route, &path).await? {
-            Found::File(file) => files::send(&file, &parts).await.into(),
+            Found::File(file) => Box::pin(files::send(&file, &parts)).await.into(),
             Found::Folder => folder(&parts).into(),
             Found::Status(status) => return Err(refuse(status)),
             found => {
@@ -322,6 +322,7 @@ async fn authorize(
     *request.version_mut() = parts.version;
     request.headers_mut().clone_from(&parts.headers);
     request.extensions_mut().clone_from(&parts.extensions);
+    request.extensions_mut().remove::<OnInterim>();
     request.extensions_mut().insert(Role::Authorizer);
     request.extensions_mut().insert(ExtraParams(params.clone()));
     let answered = authorizer.client.request(request).await;
@@ -345,7 +346,7 @@ async fn authorize(
 async fn application(
     upstream: &Upstream,
     route: &Route,
-    parts: Parts,
+    parts: Box<Parts>,
     body: RequestBody,
     offer: Option<Offer>,
     entry: &mut Entry,
@@ -357,14 +358,12 @@ async fn application(
         let mut request = Request::new(());
         request.method_mut().clone_from(&parts.method);
         request.headers_mut().clone_from(&parts.headers);
-        request.into_parts().0
+        Box::new(request.into_parts().0)
     });
     let path = parts.uri.path().to_owned();
     let sent = Instant::now();
-    let answered = upstream
-        .client
-        .request(Request::from_parts(parts, body))
-        .await;
+    let request = Request::from_parts(*parts, body);
+    let answered = upstream.client.request(request).await;
     entry.wait = Some(sent.elapsed());
     let mut response = answered.map_err(|error| {
         let status = verdict
@@ -376,7 +375,8 @@ async fn application(
     let headers = response.headers();
     let wants_file = headers.contains_key("x-accel-redirect") || headers.contains_key("x-sendfile");
     if let (true, Some(asked)) = (wants_file, &asked) {
-        return Ok(in_place(response, route, asked, &path).await?.into());
+        let file = Box::pin(in_place(response, route, asked, &path));
+        return Ok(file.await?.into());
     }
     response.headers_mut().remove("x-accel-redirect");
     response.headers_mut().remove("x-sendfile");

@@ -2,6 +2,7 @@
 
 mod files;
 mod hygiene;
+mod interim;
 mod limits;
 mod php;
 mod refusals;

@@ -4,11 +4,13 @@ use std::process::Command;
 
 use afcgi_interop::app::App;
 use afcgi_interop::own::certificate;
+use afcgi_interop::wait::SOON;
 use bytes::Bytes;
 use h2::ext::Protocol;
 use http::{Method, Request};
 use rustix::process::Signal;
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::rig::Rig;
@@ -164,4 +166,32 @@ async fn websocket_by_extended_connect() {
     assert_eq!(response.await.unwrap().status(), 502);
     connection.abort();
     assert!(connection.await.is_err());
+}
+
+/// What tells the protocols apart may come in pieces.
+#[tokio::test]
+async fn beginnings_in_pieces() {
+    let app = App::afcgitest(&[]).await;
+    let rig = Rig::flags(&[&format!("127.0.0.1:{}", app.port())]).await;
+    let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+    let request = b"PRIVATE / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    // The settings of the server: a frame of type 4 on stream 0.
+    for (bytes, answer, at) in [
+        (&preface[..], &b"\x04\0\0\0\0\0"[..], 3),
+        (request, b"HTTP/1.1 200 OK", 0),
+    ] {
+        let mut socket = TcpStream::connect(("127.0.0.1", rig.port)).await.unwrap();
+        socket.set_nodelay(true).unwrap();
+        for piece in bytes.chunks(3) {
+            for byte in piece {
+                socket.write_all(&[*byte]).await.unwrap();
+            }
+            // So that pieces are seen as such; it is right without that too.
+            tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+        }
+        let mut buffer = vec![0; at + answer.len()];
+        let reading = socket.read_exact(&mut buffer);
+        tokio::time::timeout(SOON, reading).await.unwrap().unwrap();
+        assert_eq!(&buffer[at..], answer);
+    }
 }

@@ -136,13 +136,16 @@ impl Client {
     /// When this future, or the body of the response, is dropped, the request is given up: the
     /// application is sent ABORT_REQUEST, or the end of the connection where that carries one request.
     /// The body of the request is sent as it comes, also after the response has begun.
-    pub async fn request<B>(&self, request: Request<B>) -> Result<Response<ResponseBody>, Error>
+    pub fn request<B>(
+        &self,
+        request: Request<B>,
+    ) -> impl Future<Output = Result<Response<ResponseBody>, Error>> + Send + use<'_, B>
     where
         B: http_body::Body + Send + 'static,
         B::Data: Send,
         B::Error: Into<BoxError>,
     {
-        request::send(&self.inner.balance, request).await
+        request::send(&self.inner.balance, request)
     }
 
     /// Returns when the application is known to take connections, having opened one if there was

@@ -1,6 +1,7 @@
 //! A request from its head to that of its response: over several attempts, if it must be, and over
 //! redirects within the application.
 
+use std::future::Future;
 use std::sync::Arc;
 
 use afcgi_proto::{ProtocolStatus, Role};
@@ -22,16 +23,19 @@ use super::{BoxError, Config};
 use crate::http::params::{self, About};
 
 /// See [`Client::request`](super::Client::request).
-pub(super) async fn send<B>(
+///
+/// Thousands of these futures wait at a time: they hold the head of the request in one place, and once.
+pub(super) fn send<B>(
     balance: &Arc<Balance>,
     request: Request<B>,
-) -> Result<Response<ResponseBody>, Error>
+) -> impl Future<Output = Result<Response<ResponseBody>, Error>> + Send + use<'_, B>
 where
     B: Body + Send + 'static,
     B::Data: Send,
     B::Error: Into<BoxError>,
 {
     let (parts, body) = request.into_parts();
+    let parts = Box::new(parts);
     let role = (parts.extensions.get::<Role>().copied()).unwrap_or(Role::Responder);
     let has_body = !body.is_end_stream() && role != Role::Authorizer;
     let stated = parts.headers.get(CONTENT_LENGTH).map(|value| {
@@ -49,38 +53,29 @@ where
         true => Upload::new(body, length, balance.config.replay_buffer),
         false => Upload::none(),
     };
-    balance.counters.requests();
-    let sent = measure(balance, parts, role, length, upload).await;
-    if sent.is_err() {
-        balance.counters.failures();
+    async move {
+        balance.counters.requests();
+        let sent = follow(balance, parts, role, length, upload).await;
+        if sent.is_err() {
+            balance.counters.failures();
+        }
+        sent
     }
-    sent
 }
 
-/// Sends a request, having read its body if that has to be to know its length.
-async fn measure(
+/// Sends a request, having read its body if that has to be to know its length, and where the
+/// application redirects within itself, the one that follows.
+async fn follow(
     balance: &Arc<Balance>,
-    parts: Parts,
+    mut parts: Box<Parts>,
     role: Role,
-    length: Option<u64>,
+    mut length: Option<u64>,
     mut upload: Upload,
 ) -> Result<Response<ResponseBody>, Error> {
     let most = balance.config.collect_body;
-    let length = match length {
-        None if most > 0 && !upload.is_empty() => upload.collect(most).await?,
-        length => length,
-    };
-    follow(balance, parts, role, length, upload).await
-}
-
-/// Sends a request, and where the application redirects within itself, the one that follows.
-async fn follow(
-    balance: &Arc<Balance>,
-    mut parts: Parts,
-    role: Role,
-    length: Option<u64>,
-    upload: Upload,
-) -> Result<Response<ResponseBody>, Error> {
+    if length.is_none() && most > 0 && !upload.is_empty() {
+        length = upload.collect(most).await?;
+    }
     let most = balance.config.local_redirects;
     let mut call = make(&balance.config, &parts, role, length, upload)?;
     let mut redirects = 0;

@@ -164,3 +164,36 @@ pub fn upstream(port: u16, keys: &str) -> String {
         "[upstream.app]\naddresses = [\"127.0.0.1:{port}\"]\n{keys}\n[[route]]\nupstream = \"app\"\n"
     )
 }
+
+/// A folder with a certificate for 127.0.0.1, `cert.pem`, and its `key.pem`.
+pub fn certificate() -> TempDir {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let output = Command::new("openssl")
+        .args([
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:P-256",
+            "-nodes",
+            "-days",
+            "2",
+        ])
+        .args([
+            "-subj",
+            "/CN=localhost",
+            "-addext",
+            "subjectAltName=IP:127.0.0.1",
+        ])
+        .args(["-keyout", "key.pem", "-out", "cert.pem"])
+        .current_dir(dir.path())
+        .output()
+        .expect("openssl (package openssl)");
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    dir
+}

@@ -24,7 +24,7 @@ impl Php {
         Self::start_with(children, own, &[("index.php", script)]).await
     }
 
-    /// Starts PHP-FPM with so many processes, further settings of its pool, and files below its root.
+    /// Starts PHP-FPM with so many processes, further settings of its pool, in which DIR is a folder of its own, and files below its root.
     pub async fn start_with(children: u32, settings: &str, files: &[(&str, &str)]) -> Self {
         let dir = tempfile::Builder::new()
             .prefix("afcgi-php")
@@ -43,8 +43,9 @@ group = root
 pm = static
 pm.max_children = {children}
 php_admin_value[post_max_size] = 64M
-{settings}
-"
+{}
+",
+            settings.replace("DIR", &at.to_string())
         );
         std::fs::write(dir.path().join("fpm.conf"), config).expect("fpm.conf");
         for (name, content) in files {

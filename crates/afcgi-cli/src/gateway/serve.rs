@@ -205,6 +205,7 @@ impl Exchange<'_> {
                     (Some(upstream), Some(files), _) if files.split_path.is_empty() => upstream,
                     _ => return Err(refuse(StatusCode::NOT_FOUND)),
                 };
+                let is_script = matches!(found, Found::Script(_));
                 if let Found::Script(script) = found {
                     if let Some(files) = route
                         .files
@@ -229,6 +230,11 @@ impl Exchange<'_> {
                 parts.extensions.insert(ExtraParams(params));
                 let Some(body) = body.take() else {
                     return Err(refuse(StatusCode::INTERNAL_SERVER_ERROR));
+                };
+                let most = match is_script && body.size_hint().exact().is_none() {
+                    // What is not announced a script does not get.
+                    true => most.min(upstream.collects()),
+                    false => most,
                 };
                 let body = RequestBody::new(body, most, site.settings.limits.body_timeout);
                 application(upstream, route, parts, body, offer, entry).await?

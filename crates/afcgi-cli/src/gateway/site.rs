@@ -119,6 +119,11 @@ impl Upstream {
         config.first_byte_timeout = settings.first_byte_timeout;
         config.read_timeout = settings.read_timeout;
         config.retries = settings.retries;
+        // One that is as long as may be is to be seen to its end.
+        let collect = settings
+            .collect_body
+            .map_or(0, |most| most.saturating_add(1));
+        config.collect_body = usize::try_from(collect).unwrap_or(usize::MAX);
         if !settings.local_redirects {
             config.local_redirects = 0;
         }
@@ -132,6 +137,11 @@ impl Upstream {
             client: client.map_err(|error| ConfigError::new(error.to_string()))?,
             settings: settings.clone(),
         })
+    }
+
+    /// Bytes of a body of unknown length that a script may get.
+    pub(crate) fn collects(&self) -> u64 {
+        self.settings.collect_body.unwrap_or(0)
     }
 
     /// Whether none of the addresses can be connected to, as far as is known.

@@ -3,6 +3,7 @@
 use std::process::Command;
 
 use afcgi_interop::app::App;
+use afcgi_interop::own::certificate;
 use afcgi_interop::wait::SOON;
 use rustix::process::Signal;
 use tempfile::TempDir;
@@ -10,38 +11,6 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::rig::Rig;
-
-fn certificate() -> TempDir {
-    let dir = tempfile::tempdir().unwrap();
-    let output = Command::new("openssl")
-        .args([
-            "req",
-            "-x509",
-            "-newkey",
-            "ec",
-            "-pkeyopt",
-            "ec_paramgen_curve:P-256",
-            "-nodes",
-            "-days",
-            "2",
-        ])
-        .args([
-            "-subj",
-            "/CN=localhost",
-            "-addext",
-            "subjectAltName=IP:127.0.0.1",
-        ])
-        .args(["-keyout", "key.pem", "-out", "cert.pem"])
-        .current_dir(dir.path())
-        .output()
-        .unwrap();
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    dir
-}
 
 fn curl(dir: &TempDir, arguments: &[&str]) -> String {
     let output = Command::new("curl")

@@ -62,6 +62,7 @@ pub(super) struct Upstream {
     pub(super) first_byte_timeout: Option<Text<Patience>>,
     pub(super) read_timeout: Option<Text<Patience>>,
     pub(super) retries: Option<u32>,
+    pub(super) collect_body: Option<Size>,
 }
 
 #[derive(Debug, Deserialize)]

@@ -183,6 +183,7 @@ fn upstream_of(file: &file::Upstream, position: &Position<'_>) -> Result<Upstrea
         first_byte_timeout: patience(&file.first_byte_timeout, default.first_byte_timeout),
         read_timeout: patience(&file.read_timeout, default.read_timeout),
         retries: file.retries.unwrap_or(default.retries),
+        collect_body: file.collect_body.map(|size| size.0),
         ..default
     })
 }
@@ -437,6 +438,11 @@ mod tests {
                 "[upstream.a]\nread_timeout = \"x\"\naddresses = [\":1\"]",
                 "2:16",
                 "never",
+            ),
+            (
+                "[upstream.a]\ncollect_body = \"x\"\naddresses = [\":1\"]",
+                "2:16",
+                "100M",
             ),
             ("[[route]]\npath = \"/a\"", "1:1", "leads nowhere"),
             ("[[route]]\nupstream = \"a\"", "2:12", "no upstream `a`"),

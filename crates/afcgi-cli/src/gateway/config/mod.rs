@@ -26,6 +26,8 @@ pub(crate) const COMMAND_LINE: &str = "command-line";
 
 /// Requests and connections of clients of a gateway that is part of another program: no limit of its own.
 const EMBEDDED: usize = 65_536;
+/// The default of `collect_body` where there are scripts.
+const COLLECT_BODY: u64 = 1 << 20;
 
 /// Everything that can be configured.
 #[derive(Debug)]
@@ -95,6 +97,9 @@ pub(crate) struct Upstream {
     pub(crate) first_byte_timeout: Option<Duration>,
     pub(crate) read_timeout: Option<Duration>,
     pub(crate) retries: u32,
+    /// Bytes of a request body of unknown length that are read before the request is sent. It has a default where there are scripts:
+    /// they have no more of a body than CONTENT_LENGTH says.
+    pub(crate) collect_body: Option<u64>,
     /// Whether a redirect within the application is followed by the gateway: not where paths are files, since
     /// what a path is there is looked up here, and not where an authorizer protects some of them.
     pub(crate) local_redirects: bool,
@@ -117,6 +122,7 @@ impl Upstream {
             first_byte_timeout: client.first_byte_timeout,
             read_timeout: client.read_timeout,
             retries: client.retries,
+            collect_body: None,
             local_redirects: true,
         }
     }
@@ -319,6 +325,9 @@ impl Settings {
                 && let Some(upstream) = self.upstreams.get_mut(upstream)
             {
                 upstream.local_redirects = false;
+                if route.has_scripts() {
+                    upstream.collect_body.get_or_insert(COLLECT_BODY);
+                }
             }
         }
     }
@@ -339,6 +348,12 @@ impl Route {
             sendfile: Vec::new(),
             body: None,
         }
+    }
+
+    /// Whether files are run by its application.
+    pub(crate) fn has_scripts(&self) -> bool {
+        let files = self.files.as_ref();
+        self.upstream.is_some() && files.is_some_and(|files| !files.split_path.is_empty())
     }
 
     fn overlaps(&self, other: &Self) -> bool {

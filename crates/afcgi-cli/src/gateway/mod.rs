@@ -38,6 +38,8 @@ use config::{ConfigError, Settings};
 use serve::Gateway;
 use site::Site;
 
+use crate::logging::{self, LogFormat};
+
 /// A web server in front of FastCGI applications: HTTP/1.1 and HTTP/2, with TLS or without.
 ///
 ///   afcgi gateway 127.0.0.1:5000
@@ -76,6 +78,10 @@ pub struct Arguments {
     /// The access log; `-` for standard output
     #[arg(long, value_name = "FILE")]
     access_log: Option<PathBuf>,
+    /// How the access log and what is said on STDERR are written: lines for people, or a JSON object on each line
+    /// [default: text]
+    #[arg(long, value_name = "FORMAT")]
+    log_format: Option<LogFormat>,
     /// A proxy whose X-Forwarded-For and -Proto are believed: an address, or a network such as 10.0.0.0/8; several if you like
     #[arg(long = "trusted-proxy", value_name = "NETWORK")]
     trusted_proxies: Vec<Network>,
@@ -124,7 +130,10 @@ impl Arguments {
     ///
     /// Fails when the configuration cannot be used, or an address not listened on.
     pub fn run(&self) -> io::Result<()> {
-        let settings = Settings::load(self).map_err(io::Error::other)?;
+        let loaded = Settings::load(self);
+        let format = loaded.as_ref().map(|settings| settings.log_format);
+        logging::init(format.unwrap_or(self.log_format.unwrap_or_default()));
+        let settings = loaded.map_err(io::Error::other)?;
         let tls = settings
             .tls
             .as_ref()
@@ -220,18 +229,20 @@ impl Arguments {
     }
 
     fn renew(&self, gateway: &Gateway) -> Result<(), ConfigError> {
-        let settings = Settings::load(self)?;
+        let mut settings = Settings::load(self)?;
         let tls = settings.tls.as_ref().map(tls::load).transpose()?;
         let before = gateway.site.load();
         let old = &before.settings;
         if old.listen != settings.listen
             || old.admin != settings.admin
+            || old.log_format != settings.log_format
             || old.limits.connections != settings.limits.connections
         {
             tracing::warn!(
-                "`listen`, `admin` and `limits.connections` stay as they were until the next start"
+                "`listen`, `admin`, `log_format` and `limits.connections` stay as they were until the next start"
             );
         }
+        settings.log_format = old.log_format;
         let site = Site::new(settings, Some(&before))?;
         site.begin();
         gateway.tls.store(tls);

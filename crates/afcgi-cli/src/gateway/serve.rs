@@ -318,13 +318,15 @@ async fn authorize(
     request.extensions_mut().clone_from(&parts.extensions);
     request.extensions_mut().insert(Role::Authorizer);
     request.extensions_mut().insert(ExtraParams(params.clone()));
+    request.extensions_mut().insert(entry.goes_to(authorizer));
     let answered = authorizer.client.request(request).await;
     let response = answered
         .map_err(|error| failed(&error, error.status(), authorizer, parts.uri.path(), entry))?;
     if response.status() != StatusCode::OK {
-        entry.upstream = Some(Arc::clone(&authorizer.name));
         return Err(Box::new(response.map(boxed)));
     }
+    // It is not what serves the request.
+    (entry.upstream, entry.trace) = (None, None);
     for (name, value) in response.headers() {
         if let Some(name) = name.as_str().strip_prefix("variable-") {
             let name = name.to_ascii_uppercase();
@@ -339,12 +341,12 @@ async fn authorize(
 async fn application(
     upstream: &Upstream,
     route: &Route,
-    parts: Box<Parts>,
+    mut parts: Box<Parts>,
     body: RequestBody,
     offer: Option<Offer>,
     entry: &mut Entry,
 ) -> Result<Answer, Refused> {
-    entry.upstream = Some(Arc::clone(&upstream.name));
+    parts.extensions.insert(entry.goes_to(upstream));
     let verdict = body.verdict();
     // What a file in place of the response needs to know.
     let asked = (!route.rules.sendfile.is_empty()).then(|| {
@@ -436,9 +438,8 @@ fn failed(
     status: StatusCode,
     upstream: &Upstream,
     path: &str,
-    entry: &mut Entry,
+    entry: &Entry,
 ) -> Refused {
-    entry.upstream = Some(Arc::clone(&upstream.name));
     let (path, host, upstream, code) = (
         path.escape_debug(),
         &entry.host,

@@ -3,6 +3,7 @@
 mod files;
 mod hygiene;
 mod limits;
+mod logs;
 mod php;
 mod refusals;
 mod rig;

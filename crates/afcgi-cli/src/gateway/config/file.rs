@@ -11,6 +11,7 @@ use super::ConfigError;
 use super::meaning::Position;
 use super::values::{Patience, Size, Span, Text};
 use crate::gateway::access::Network;
+use crate::logging::LogFormat;
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -18,6 +19,7 @@ pub(super) struct File {
     pub(super) listen: Option<Spanned<Vec<Text<Address>>>>,
     pub(super) admin: Option<Text<Address>>,
     pub(super) access_log: Option<PathBuf>,
+    pub(super) log_format: Option<Text<LogFormat>>,
     pub(super) trusted_proxies: Vec<Text<Network>>,
     pub(super) tls: Option<Tls>,
     pub(super) limits: Limits,

@@ -93,6 +93,7 @@ impl Settings {
                 key: tls.key,
             }),
             access_log: file.access_log,
+            log_format: file.log_format.map(|format| format.0).unwrap_or_default(),
             trusted: file
                 .trusted_proxies
                 .into_iter()
@@ -422,6 +423,7 @@ mod tests {
         for (text, place, words) in [
             ("listen = [\"x\"]", "1:11", "expected HOST:PORT"),
             ("listen = []", "1:10", "expected addresses"),
+            ("log_format = \"xml\"", "1:14", "\"text\" or \"json\""),
             ("\nlisten = 5", "2:10", "sequence"),
             ("[limits]\nbody = \"1T\"", "2:8", "100M"),
             ("[limits]\nheader = 1", "2:10", "8K"),

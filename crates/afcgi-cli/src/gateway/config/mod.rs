@@ -17,6 +17,7 @@ use http::{HeaderName, HeaderValue};
 
 use super::Arguments;
 use super::access::Network;
+use crate::logging::LogFormat;
 use meaning::folder;
 
 /// Where to listen unless told otherwise.
@@ -35,6 +36,8 @@ pub(crate) struct Settings {
     pub(crate) tls: Option<Tls>,
     /// A file, or `-` for standard output.
     pub(crate) access_log: Option<PathBuf>,
+    /// Of the access log and of STDERR.
+    pub(crate) log_format: LogFormat,
     pub(crate) trusted: Vec<Network>,
     pub(crate) limits: Limits,
     pub(crate) upstreams: BTreeMap<String, Upstream>,
@@ -230,6 +233,7 @@ impl Settings {
             admin: None,
             tls: None,
             access_log: None,
+            log_format: LogFormat::default(),
             trusted: Vec::new(),
             limits: Limits {
                 requests: EMBEDDED,
@@ -255,6 +259,9 @@ impl Settings {
         }
         if let Some(log) = &arguments.access_log {
             self.access_log = Some(log.clone());
+        }
+        if let Some(format) = arguments.log_format {
+            self.log_format = format;
         }
         self.trusted.extend(&arguments.trusted_proxies);
         if let (Some(cert), Some(key)) = (&arguments.tls_cert, &arguments.tls_key) {

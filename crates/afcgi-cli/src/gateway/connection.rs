@@ -18,7 +18,6 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_io_timeout::TimeoutStream;
@@ -28,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 use super::body::BoxError;
 use super::config::Limits;
 use super::serve::{Ends, Gateway, serve};
+use super::stream::Stream;
 
 /// How often a connection of HTTP/2 is asked whether it is still there.
 const PING: Duration = Duration::from_secs(30);
@@ -45,7 +45,7 @@ pub(crate) enum Http {
 
 impl Http {
     /// Which one a client begins with, on a connection without TLS. Nothing is taken from the stream.
-    pub(crate) async fn of(stream: &TcpStream) -> io::Result<Self> {
+    pub(crate) async fn of(stream: &Stream) -> io::Result<Self> {
         let mut buffer = [0; PREFACE.len()];
         loop {
             let count = stream.peek(&mut buffer).await?;
@@ -64,8 +64,8 @@ impl Http {
 /// Serves a client until it leaves, or is to.
 pub(crate) async fn connection(
     gateway: Arc<Gateway>,
-    stream: TcpStream,
-    peer: SocketAddr,
+    stream: Stream,
+    peer: Option<SocketAddr>,
     _place: OwnedSemaphorePermit,
     stop: CancellationToken,
 ) {
@@ -77,8 +77,8 @@ pub(crate) async fn connection(
 
 async fn serve_client(
     gateway: Arc<Gateway>,
-    stream: TcpStream,
-    peer: SocketAddr,
+    stream: Stream,
+    peer: Option<SocketAddr>,
     stop: CancellationToken,
 ) -> Result<(), BoxError> {
     let tls = gateway.tls.load_full();
@@ -123,7 +123,7 @@ async fn serve_client(
 }
 
 /// A stream that a client has to read from.
-fn within(stream: TcpStream, limits: Limits) -> Pin<Box<TimeoutStream<TcpStream>>> {
+fn within(stream: Stream, limits: Limits) -> Pin<Box<TimeoutStream<Stream>>> {
     let mut stream = TimeoutStream::new(stream);
     stream.set_write_timeout(Some(limits.send_timeout));
     Box::pin(stream)

@@ -19,7 +19,7 @@ use http_body_util::{BodyExt, Empty, Limited};
 use hyper::body::Incoming;
 use tokio_util::task::TaskTracker;
 
-use super::access::identify;
+use super::access::{self, identify};
 use super::body::{Body, Logged, RequestBody, linger, text};
 use super::config::HeaderRules;
 use super::connection::Busy;
@@ -53,11 +53,11 @@ impl Gateway {
     }
 }
 
-/// The two ends of the connection that a request came on.
+/// The two ends of the connection that a request came on: `None` on a unix socket.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Ends {
-    pub(crate) peer: SocketAddr,
-    pub(crate) local: SocketAddr,
+    pub(crate) peer: Option<SocketAddr>,
+    pub(crate) local: Option<SocketAddr>,
     pub(crate) secure: bool,
 }
 
@@ -102,7 +102,7 @@ pub(crate) async fn serve(
         (active, busy),
     ));
     let answer = if over {
-        entry.remote = ends.peer.ip().to_canonical().to_string();
+        entry.remote = access::name(ends.peer);
         tracing::warn!(
             requests = most,
             "too many requests at a time: one more is refused"
@@ -166,7 +166,7 @@ impl Exchange<'_> {
             ends.secure,
             &mut parts.headers,
         );
-        entry.remote = sender.remote.ip().to_string();
+        entry.remote = access::name(sender.remote);
         let host = check(&parts)?;
         entry.host = escape(host.as_bytes());
         let path =
@@ -187,9 +187,15 @@ impl Exchange<'_> {
             Scheme::HTTP
         };
         parts.extensions.insert(scheme);
-        parts.extensions.insert(RemoteAddr(sender.remote));
-        parts.extensions.insert(LocalAddr(ends.local));
+        if let Some(local) = ends.local {
+            parts.extensions.insert(LocalAddr(local));
+        }
         let mut params = route.rules.params.clone();
+        if let Some(remote) = sender.remote {
+            parts.extensions.insert(RemoteAddr(remote));
+        } else if !params.iter().any(|(name, _)| name == "REMOTE_ADDR") {
+            params.push(("REMOTE_ADDR".into(), access::UNIX.into()));
+        }
         if let Some(files) = &route.files {
             params.push(("DOCUMENT_ROOT".into(), bytes_of(&files.root)));
         }

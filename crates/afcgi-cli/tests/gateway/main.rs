@@ -10,3 +10,4 @@ mod rig;
 mod routes;
 mod signals;
 mod tls;
+mod unix;

@@ -19,6 +19,7 @@ use super::Arguments;
 use super::access::Network;
 use crate::logging::LogFormat;
 use meaning::folder;
+pub(crate) use values::Mode;
 
 /// Where to listen unless told otherwise.
 const LISTEN: &str = "127.0.0.1:8888";
@@ -33,6 +34,8 @@ const EMBEDDED: usize = 65_536;
 pub(crate) struct Settings {
     pub(crate) listen: Vec<Address>,
     pub(crate) admin: Option<Address>,
+    /// Permission bits of unix sockets; `None`: as the umask makes them.
+    pub(crate) socket_mode: Option<u32>,
     pub(crate) tls: Option<Tls>,
     /// A file, or `-` for standard output.
     pub(crate) access_log: Option<PathBuf>,
@@ -231,6 +234,7 @@ impl Settings {
         Self {
             listen: Vec::new(),
             admin: None,
+            socket_mode: None,
             tls: None,
             access_log: None,
             log_format: LogFormat::default(),
@@ -256,6 +260,9 @@ impl Settings {
         }
         if let Some(admin) = &arguments.admin {
             self.admin = Some(admin.clone());
+        }
+        if let Some(mode) = arguments.socket_mode {
+            self.socket_mode = Some(mode.0);
         }
         if let Some(log) = &arguments.access_log {
             self.access_log = Some(log.clone());

@@ -10,4 +10,5 @@ mod rig;
 mod routes;
 mod signals;
 mod tls;
+mod trailers;
 mod unix;

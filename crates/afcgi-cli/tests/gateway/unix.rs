@@ -159,6 +159,7 @@ async fn http2_with_prior_knowledge() {
     }
     drop(client);
     connection.abort();
+    assert!(connection.await.is_err());
 
     // In pieces, and with nothing behind a beginning that is one of both.
     let mut socket = UnixStream::connect(&path).await.unwrap();

@@ -18,7 +18,7 @@ use http_body::Body as _;
 use http_body_util::{BodyExt, Empty, Limited};
 use tokio_util::task::TaskTracker;
 
-use super::access::identify;
+use super::access::{self, identify};
 use super::body::{Body, Incoming, Logged, RequestBody, is_whole, linger, text};
 use super::config::HeaderRules;
 use super::connection::Busy;
@@ -52,11 +52,11 @@ impl Gateway {
     }
 }
 
-/// The two ends of the connection that a request came on.
+/// The two ends of the connection that a request came on: `None` on a unix socket.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Ends {
-    pub(crate) peer: SocketAddr,
-    pub(crate) local: SocketAddr,
+    pub(crate) peer: Option<SocketAddr>,
+    pub(crate) local: Option<SocketAddr>,
     pub(crate) secure: bool,
 }
 
@@ -101,7 +101,7 @@ pub(crate) async fn serve(
         (active, busy),
     ));
     let answer = if over {
-        entry.remote = ends.peer.ip().to_canonical().to_string();
+        entry.remote = access::name(ends.peer);
         tracing::warn!(
             requests = most,
             "too many requests at a time: one more is refused"
@@ -165,7 +165,7 @@ impl Exchange<'_> {
             ends.secure,
             &mut parts.headers,
         );
-        entry.remote = sender.remote.ip().to_string();
+        entry.remote = access::name(sender.remote);
         let host = check(&parts)?;
         entry.host = escape(host.as_bytes());
         let path =
@@ -186,9 +186,15 @@ impl Exchange<'_> {
             Scheme::HTTP
         };
         parts.extensions.insert(scheme);
-        parts.extensions.insert(RemoteAddr(sender.remote));
-        parts.extensions.insert(LocalAddr(ends.local));
+        if let Some(local) = ends.local {
+            parts.extensions.insert(LocalAddr(local));
+        }
         let mut params = route.rules.params.clone();
+        if let Some(remote) = sender.remote {
+            parts.extensions.insert(RemoteAddr(remote));
+        } else if !params.iter().any(|(name, _)| name == "REMOTE_ADDR") {
+            params.push(("REMOTE_ADDR".into(), access::UNIX.into()));
+        }
         if let Some(files) = &route.files {
             params.push(("DOCUMENT_ROOT".into(), bytes_of(&files.root)));
         }
@@ -324,13 +330,15 @@ async fn authorize(
     request.extensions_mut().remove::<OnInterim>();
     request.extensions_mut().insert(Role::Authorizer);
     request.extensions_mut().insert(ExtraParams(params.clone()));
+    request.extensions_mut().insert(entry.goes_to(authorizer));
     let answered = authorizer.client.request(request).await;
     let response = answered
         .map_err(|error| failed(&error, error.status(), authorizer, parts.uri.path(), entry))?;
     if response.status() != StatusCode::OK {
-        entry.upstream = Some(Arc::clone(&authorizer.name));
         return Err(Box::new(response.map(boxed)));
     }
+    // It is not what serves the request.
+    (entry.upstream, entry.trace) = (None, None);
     for (name, value) in response.headers() {
         if let Some(name) = name.as_str().strip_prefix("variable-") {
             let name = name.to_ascii_uppercase();
@@ -345,12 +353,12 @@ async fn authorize(
 async fn application(
     upstream: &Upstream,
     route: &Route,
-    parts: Box<Parts>,
+    mut parts: Box<Parts>,
     body: RequestBody,
     offer: Option<Offer>,
     entry: &mut Entry,
 ) -> Result<Answer, Refused> {
-    entry.upstream = Some(Arc::clone(&upstream.name));
+    parts.extensions.insert(entry.goes_to(upstream));
     let verdict = body.verdict();
     // What a file in place of the response needs to know.
     let asked = (!route.rules.sendfile.is_empty()).then(|| {
@@ -442,9 +450,8 @@ fn failed(
     status: StatusCode,
     upstream: &Upstream,
     path: &str,
-    entry: &mut Entry,
+    entry: &Entry,
 ) -> Refused {
-    entry.upstream = Some(Arc::clone(&upstream.name));
     let (path, host, upstream, code) = (
         path.escape_debug(),
         &entry.host,

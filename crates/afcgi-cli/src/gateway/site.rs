@@ -39,7 +39,7 @@ impl Site {
     pub(crate) fn new(mut settings: Settings, before: Option<&Self>) -> Result<Self, ConfigError> {
         let log = match &settings.access_log {
             None => None,
-            Some(path) => Some(AccessLog::open(path).map_err(|error| {
+            Some(path) => Some(AccessLog::open(path, settings.log_format).map_err(|error| {
                 ConfigError::new(format!(
                     "cannot open the access log {}: {error}",
                     path.display()

@@ -19,6 +19,7 @@ use super::error::{Awaited, Error};
 use super::place::Place;
 use super::shared::Begin;
 use super::stderr::{OnStderr, Stderr};
+use super::trace::Trace;
 use super::upgrade::Upgraded;
 use super::upload::Upload;
 use crate::http::answer::{self, Answer};
@@ -33,6 +34,7 @@ pub(super) struct Call {
     pub(super) upload: Upload,
     pub(super) on_interim: Option<OnInterim>,
     pub(super) on_stderr: Option<OnStderr>,
+    pub(super) trace: Option<Trace>,
 }
 
 /// Is given interim responses (status 1xx, such as 103 Early Hints) before the response itself.

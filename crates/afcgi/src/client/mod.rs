@@ -25,6 +25,8 @@
 //! [`Script`]; and a [`Role`](crate::Role) for an authorizer. [`Mapping`] has what all requests have in
 //! common.
 //!
+//! Among the extensions of a request may also be what is to hear of it: [`OnInterim`], [`OnStderr`] and [`Trace`].
+//!
 //! # When it goes wrong
 //!
 //! A response that is not complete is an error, never a short success: of
@@ -46,6 +48,7 @@ mod resolve;
 mod shared;
 mod stats;
 mod stderr;
+mod trace;
 mod upgrade;
 mod upload;
 
@@ -65,6 +68,7 @@ pub use exchange::OnInterim;
 pub use mount::Mount;
 pub use stats::Snapshot;
 pub use stderr::OnStderr;
+pub use trace::Trace;
 pub use upgrade::{Upgraded, upgraded};
 
 use crate::address::{Address, AddressError};

@@ -18,6 +18,7 @@ use super::mapping::MappingError;
 use super::place::Wants;
 use super::pool::Pool;
 use super::stderr::OnStderr;
+use super::trace::Trace;
 use super::upload::Upload;
 use super::{BoxError, Config};
 use crate::http::params::{self, About};
@@ -128,6 +129,7 @@ fn make(
         upload,
         on_interim: parts.extensions.get::<OnInterim>().cloned(),
         on_stderr: parts.extensions.get::<OnStderr>().cloned(),
+        trace: parts.extensions.get::<Trace>().cloned(),
     })
 }
 
@@ -146,6 +148,9 @@ async fn attempts(
     let mut pool = balance.choose(&pools, &[]).ok_or(Error::Closed)?;
     let mut attempt = 0;
     loop {
+        if let Some(trace) = &call.trace {
+            trace.goes_to(&pool.name, attempt > 0);
+        }
         let failure = match pool.acquire(wants).await {
             Ok(place) => match call.attempt(place, redirects).await {
                 Ok(outcome) => return Ok(outcome),

@@ -22,8 +22,8 @@
 //!
 //! The CGI variables of RFC 3875, from the request's head, and from its extensions what a head does
 //! not say: [`RemoteAddr`](crate::RemoteAddr), [`LocalAddr`], a `http::uri::Scheme`, [`ExtraParams`],
-//! [`Script`]; and a [`Role`](crate::Role) for an authorizer. [`Mapping`] has what all requests have in
-//! common.
+//! [`Script`]; a [`Role`](crate::Role) for an authorizer, and [`Data`] for a filter. [`Mapping`] has what
+//! all requests have in common.
 //!
 //! # When it goes wrong
 //!
@@ -36,6 +36,7 @@ mod balance;
 mod body;
 mod config;
 mod connection;
+mod data;
 mod error;
 mod exchange;
 mod mount;
@@ -46,6 +47,7 @@ mod resolve;
 mod shared;
 mod stats;
 mod stderr;
+mod streams;
 mod upgrade;
 mod upload;
 
@@ -60,6 +62,7 @@ pub use crate::http::mapping::{Mapping, MappingError, Script};
 pub use crate::http::params::{ExtraParams, LocalAddr};
 pub use body::ResponseBody;
 pub use config::Config;
+pub use data::Data;
 pub use error::{Awaited, Culprit, Error, Lost};
 pub use exchange::OnInterim;
 pub use mount::Mount;

@@ -10,6 +10,7 @@ mod body;
 mod config;
 mod connection;
 mod files;
+mod filter;
 mod listen;
 mod log;
 mod metrics;

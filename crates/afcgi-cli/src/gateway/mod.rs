@@ -11,6 +11,7 @@ mod config;
 mod connection;
 mod ending;
 mod files;
+mod filter;
 mod http2;
 mod interim;
 mod listen;

@@ -23,6 +23,7 @@ use super::body::{Body, Incoming, Logged, RequestBody, is_whole, linger, text};
 use super::config::HeaderRules;
 use super::connection::Busy;
 use super::files::{self, Found};
+use super::filter;
 use super::log::{Entry, escape};
 use super::metrics::Metrics;
 use super::path::CleanPath;
@@ -201,11 +202,22 @@ impl Exchange<'_> {
         if let Some(authorizer) = &route.authorizer {
             Box::pin(authorize(authorizer, &parts, &mut params, entry)).await?;
         }
-        let mut answer = match find(route, &path).await? {
-            Found::File(file) => Box::pin(files::send(&file, &parts)).await.into(),
-            Found::Folder => folder(&parts).into(),
-            Found::Status(status) => return Err(refuse(status)),
-            found => {
+        let mut answer = match (find(route, &path).await?, &route.filter) {
+            (Found::File(file), Some(upstream)) => {
+                Box::pin(filter::put(file, &mut parts, &mut params))
+                    .await
+                    .map_err(refuse)?;
+                parts.extensions.insert(ExtraParams(params));
+                if let Some(script) = script_of(route, &path) {
+                    parts.extensions.insert(script);
+                }
+                let body = take(body, site, most)?;
+                Box::pin(application(upstream, route, parts, body, offer, entry)).await?
+            }
+            (Found::File(file), None) => Box::pin(files::send(&file, &parts)).await.into(),
+            (Found::Folder, _) => folder(&parts).into(),
+            (Found::Status(status), _) => return Err(refuse(status)),
+            (found, _) => {
                 let upstream = match (&route.upstream, &route.files, &found) {
                     (Some(upstream), _, Found::Script(_)) | (Some(upstream), None, _) => upstream,
                     (Some(upstream), Some(files), _) if files.split_path.is_empty() => upstream,
@@ -222,27 +234,19 @@ impl Exchange<'_> {
                         params.push(("PATH_TRANSLATED".into(), translated.into()));
                     }
                     parts.extensions.insert(script);
-                } else if !route.rules.script_name.is_empty() {
-                    let (name, info) = path
-                        .as_bytes()
-                        .split_at_checked(route.rules.script_name.len())
-                        .unwrap_or_default();
-                    parts.extensions.insert(Script {
-                        script_name: name.to_vec(),
-                        path_info: info.to_vec(),
-                        script_filename: None,
-                    });
+                } else if let Some(script) = script_of(route, &path) {
+                    parts.extensions.insert(script);
                 }
                 parts.extensions.insert(ExtraParams(params));
-                let Some(body) = body.take() else {
-                    return Err(refuse(StatusCode::INTERNAL_SERVER_ERROR));
-                };
-                let most = match is_script && body.size_hint().exact().is_none() {
+                let announced = body
+                    .as_ref()
+                    .is_some_and(|body| body.size_hint().exact().is_some());
+                let most = match is_script && !announced {
                     // What is not announced a script does not get.
                     true => most.min(upstream.collects()),
                     false => most,
                 };
-                let body = RequestBody::new(body, most, site.settings.limits.body_timeout);
+                let body = take(body, site, most)?;
                 application(upstream, route, parts, body, offer, entry).await?
             }
         };
@@ -280,6 +284,31 @@ fn apply(rules: &HeaderRules, headers: &mut HeaderMap) {
     for (name, value) in &rules.set {
         headers.insert(name, value.clone());
     }
+}
+
+/// What is the application's name in a path, where that says so.
+fn script_of(route: &Route, path: &CleanPath) -> Option<Script> {
+    let name = &route.rules.script_name;
+    if name.is_empty() {
+        return None;
+    }
+    let (name, info) = path
+        .as_bytes()
+        .split_at_checked(name.len())
+        .unwrap_or_default();
+    Some(Script {
+        script_name: name.to_vec(),
+        path_info: info.to_vec(),
+        script_filename: None,
+    })
+}
+
+fn take(body: &mut Option<Incoming>, site: &Site, most: u64) -> Result<RequestBody, Refused> {
+    let body = body
+        .take()
+        .ok_or_else(|| refuse(StatusCode::INTERNAL_SERVER_ERROR))?;
+    let pause = site.settings.limits.body_timeout;
+    Ok(RequestBody::new(body, most, pause))
 }
 
 fn bytes_of(path: &std::path::Path) -> Bytes {
@@ -459,7 +488,7 @@ fn failed(
         status.as_u16(),
     );
     match error.culprit() {
-        Culprit::User => {
+        Culprit::User if status != StatusCode::INTERNAL_SERVER_ERROR => {
             tracing::info!(status = code, %upstream, %host, %path, %error, "no response")
         }
         _ => tracing::error!(status = code, %upstream, %host, %path, %error, "no response"),

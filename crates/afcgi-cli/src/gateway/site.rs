@@ -32,6 +32,7 @@ pub(crate) struct Route {
     pub(crate) files: Option<Arc<Files>>,
     pub(crate) upstream: Option<Arc<Upstream>>,
     pub(crate) authorizer: Option<Arc<Upstream>>,
+    pub(crate) filter: Option<Arc<Upstream>>,
 }
 
 impl Site {
@@ -62,6 +63,7 @@ impl Site {
             files: rules.files.clone().map(Arc::new),
             upstream: upstream(&rules.upstream),
             authorizer: upstream(&rules.authorizer),
+            filter: upstream(&rules.filter),
             rules,
         });
         let routes = routes.collect();

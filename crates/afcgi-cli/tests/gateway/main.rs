@@ -1,6 +1,7 @@
 //! `afcgi gateway` as a process: what it serves, what it refuses, and what it says of it.
 
 mod files;
+mod filter;
 mod http2;
 mod hygiene;
 mod interim;

@@ -94,6 +94,7 @@ pub(super) struct Route {
     #[serde(default)]
     pub(super) remove_response_headers: Vec<Spanned<String>>,
     pub(super) authorizer: Option<Spanned<String>>,
+    pub(super) filter: Option<Spanned<String>>,
     #[serde(default)]
     pub(super) sendfile: BTreeMap<String, Spanned<PathBuf>>,
     pub(super) body: Option<Size>,

@@ -237,6 +237,10 @@ fn route_of(
     };
     route.upstream = file.upstream.as_ref().map(known).transpose()?;
     route.authorizer = file.authorizer.as_ref().map(known).transpose()?;
+    route.filter = file.filter.as_ref().map(known).transpose()?;
+    if let (Some(filter), None) = (&file.filter, &file.root) {
+        return Err(position.at(filter, "`filter` needs a `root`: files go through it"));
+    }
     if route.upstream.is_none() && file.root.is_none() {
         return Err(position.at(
             spanned,
@@ -436,6 +440,16 @@ mod tests {
             ("[[route]]\npath = \"/a\"", "1:1", "leads nowhere"),
             ("[[route]]\nupstream = \"a\"", "2:12", "no upstream `a`"),
             ("[[route]]\nroot = \"/no/such\"", "2:8", "folder"),
+            (
+                "[[route]]\nroot = \"/\"\nfilter = \"f\"",
+                "3:10",
+                "no upstream `f`",
+            ),
+            (
+                "[upstream.f]\naddresses = [\":1\"]\n[[route]]\nupstream = \"f\"\nfilter = \"f\"",
+                "5:10",
+                "needs a `root`",
+            ),
             (
                 "[[route]]\nroot = \"/\"\npath = \"a\"",
                 "3:8",

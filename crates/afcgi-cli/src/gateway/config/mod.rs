@@ -147,6 +147,8 @@ pub(crate) struct Route {
     pub(crate) request_headers: HeaderRules,
     pub(crate) response_headers: HeaderRules,
     pub(crate) authorizer: Option<String>,
+    /// What files go through.
+    pub(crate) filter: Option<String>,
     /// Prefixes of `X-Accel-Redirect`, and the folders they stand for; `X-Sendfile` names a file in one of
     /// the folders.
     pub(crate) sendfile: Vec<(String, PathBuf)>,
@@ -359,6 +361,7 @@ impl Route {
             request_headers: HeaderRules::default(),
             response_headers: HeaderRules::default(),
             authorizer: None,
+            filter: None,
             sendfile: Vec::new(),
             body: None,
         }

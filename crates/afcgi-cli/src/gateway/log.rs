@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use afcgi::client::Trace;
 use http::header::{REFERER, USER_AGENT};
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, Version};
+use http::{Extensions, HeaderMap, HeaderName, Version};
 use serde::{Serialize, Serializer};
 use time::OffsetDateTime;
 use tracing_appender::non_blocking::{NonBlocking, WorkerGuard};
@@ -118,10 +118,12 @@ impl Entry {
         entry
     }
 
-    /// The request goes to an application from now on; what is to be among its extensions.
-    pub(crate) fn goes_to(&mut self, upstream: &Upstream) -> Trace {
+    /// The request, whose extensions these are, goes to an application from now on.
+    pub(crate) fn goes_to(&mut self, upstream: &Upstream, extensions: &mut Extensions) {
         self.upstream = Some(Arc::clone(&upstream.name));
-        self.trace.insert(Trace::default()).clone()
+        if self.log.is_some() {
+            extensions.insert(self.trace.insert(Trace::default()).clone());
+        }
     }
 
     /// The response could not be sent as a whole: the application is to blame for that.

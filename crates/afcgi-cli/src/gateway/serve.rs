@@ -359,7 +359,7 @@ async fn authorize(
     request.extensions_mut().remove::<OnInterim>();
     request.extensions_mut().insert(Role::Authorizer);
     request.extensions_mut().insert(ExtraParams(params.clone()));
-    request.extensions_mut().insert(entry.goes_to(authorizer));
+    entry.goes_to(authorizer, request.extensions_mut());
     let answered = authorizer.client.request(request).await;
     let response = answered
         .map_err(|error| failed(&error, error.status(), authorizer, parts.uri.path(), entry))?;
@@ -387,7 +387,7 @@ async fn application(
     offer: Option<Offer>,
     entry: &mut Entry,
 ) -> Result<Answer, Refused> {
-    parts.extensions.insert(entry.goes_to(upstream));
+    entry.goes_to(upstream, &mut parts.extensions);
     let verdict = body.verdict();
     // What a file in place of the response needs to know.
     let asked = (!route.rules.sendfile.is_empty()).then(|| {

@@ -188,8 +188,14 @@ async fn the_log_tells_who_left() {
     socket.write_all(request).await.unwrap();
     rig.active(1).await;
     drop(socket);
-    rig.logs(&["\"GET /delay?ms=60000 HTTP/1.1\" 499 0 ", " incomplete"])
-        .await;
+    // And whom it waited for.
+    let address = format!("address=\"127.0.0.1:{}\"", app.port());
+    let words = [
+        "\"GET /delay?ms=60000 HTTP/1.1\" 499 0 ",
+        &address,
+        " incomplete",
+    ];
+    rig.logs(&words).await;
     rig.active(0).await;
     let aborts = "afcgi_gateway_upstream_aborts_total{upstream=\"command-line\"} 1\n";
     let metrics = get_ok(&client(), &rig.admin_url("/metrics")).await;

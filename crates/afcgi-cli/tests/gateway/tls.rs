@@ -42,11 +42,14 @@ async fn both_versions() {
     let app = App::afcgitest(&[]).await;
     let dir = certificate();
     let (cert, key) = (dir.path().join("cert.pem"), dir.path().join("key.pem"));
+    let socket = dir.path().join("https.sock");
     let flags = [
         "--tls-cert",
         cert.to_str().unwrap(),
         "--tls-key",
         key.to_str().unwrap(),
+        "--listen",
+        socket.to_str().unwrap(),
     ];
     let app = format!("127.0.0.1:{}", app.port());
     let rig = Rig::flags(&[&[&*app][..], &flags].concat()).await;
@@ -72,6 +75,11 @@ async fn both_versions() {
         );
         let events = url.replace("/env", "/events?n=3&ms=20");
         assert_eq!(curl(&dir, &[flag, &events]).matches("data:").count(), 3);
+        let unix = ["--unix-socket", "https.sock"];
+        let body = curl(&dir, &[&[flag, &*url][..], &unix].concat());
+        for line in [&*format!("SERVER_PROTOCOL={version}"), "REMOTE_ADDR=unix:"] {
+            assert!(body.lines().any(|found| found == line), "{line}: {body}");
+        }
     }
 }
 

@@ -1,8 +1,8 @@
 //! What the driver of a connection and the requests on it share: the protocol state and who waits
 //! for what, under one lock.
 //!
-//! Invariants: the lock is never held across an await; wakers are woken and dropped after it; the
-//! lock of the pool is never taken under it.
+//! Invariants: the lock is never held across an await; wakers are woken and dropped after it, and what
+//! is logged is logged after it; the lock of the pool is never taken under it.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
@@ -302,17 +302,21 @@ impl Shared {
             return;
         }
         let mut state = self.lock();
-        if state.received_at <= began {
-            // Nobody has heard of the application since: it may hang, or be gone without a word.
-            tracing::warn!(
-                "a connection is given up on which a request timed out and nothing came"
-            );
+        // Nobody has heard of the application since: it may hang, or be gone without a word.
+        let given_up = state.received_at <= began;
+        if given_up {
             state.connection.retire();
         } else if state.check_until.is_none() {
             state.check_until = Instant::now().checked_add(wait);
             state.connection.probe();
         }
         state.wake_driver_now();
+        drop(state);
+        if given_up {
+            tracing::warn!(
+                "a connection is given up on which a request timed out and nothing came"
+            );
+        }
     }
 
     /// No new requests; it is closed when the last one has ended.

@@ -285,10 +285,9 @@ impl Pool {
         }
         let most = self.config.max_requests;
         let shared = Shared::new(config, multiplexed, most, Arc::clone(&self.counters));
+        let mut unwanted = Unwanted::new();
         let mut state = self.lock();
-        if state.backoff.failures > 0 {
-            tracing::info!(address = %self.name, "the application can be connected to again");
-        }
+        let again = state.backoff.failures > 0;
         state.backoff = Backoff::default();
         if state.closed {
             shared.retire();
@@ -297,9 +296,12 @@ impl Pool {
             state.opening_singles -= 1;
             shared.lock().idle = true;
             state.idle.push(Arc::clone(&shared));
-            let unwanted = self.serve(&mut state);
-            drop(state);
-            drop(unwanted);
+            unwanted = self.serve(&mut state);
+        }
+        drop(state);
+        drop(unwanted);
+        if again {
+            tracing::info!(address = %self.name, "the application can be connected to again");
         }
         shared
     }
@@ -315,16 +317,17 @@ impl Pool {
             state.singles -= 1;
             state.opening_singles -= 1;
         }
-        let backoff = &mut state.backoff;
-        if backoff.failures == 0 {
+        let first = state.backoff.failures == 0;
+        state.backoff.fail(&self.config, Arc::clone(&error));
+        let failure = Error::Connect {
+            address: Arc::clone(&self.name),
+            source: Arc::clone(&error),
+        };
+        self.fail_hopeless(&mut state, Some(failure));
+        drop(state);
+        if first {
             tracing::warn!(address = %self.name, %error, "cannot connect to the application");
         }
-        backoff.fail(&self.config, Arc::clone(&error));
-        let error = Error::Connect {
-            address: Arc::clone(&self.name),
-            source: error,
-        };
-        self.fail_hopeless(&mut state, Some(error));
     }
 
     fn unreachable(&self, state: &State) -> Error {
@@ -347,12 +350,12 @@ impl Pool {
         state.opening_shared = false;
         state.most_connections = values.max_conns.map_or(usize::MAX, number);
         state.most_requests = most_requests;
-        let why = "that is its answer to GET_VALUES";
+        let change;
         if values.mpxs_conns == Some(true) && most_requests > 1 {
             let most = u16::try_from(most_requests).unwrap_or(u16::MAX);
             shared.lock().connection.limit_requests(most);
             let controlled = shared.lock().connection.is_controlled();
-            self.judge(&mut state, Verdict::Shared { controlled }, why);
+            change = state.judge(Verdict::Shared { controlled });
             state.shared.push(Arc::clone(shared));
             if state.closed {
                 shared.retire();
@@ -364,13 +367,14 @@ impl Pool {
                 until: Instant::now().checked_add(self.config.verdict_time),
                 idle: idle.min(self.config.single_idle),
             };
-            self.judge(&mut state, verdict, why);
+            change = state.judge(verdict);
             // It is closed, and nothing is lost with it.
             shared.lock().connection.retire();
         }
         let unwanted = self.serve(&mut state);
         drop(state);
         drop(unwanted);
+        self.log(change, "that is its answer to GET_VALUES");
     }
 
     /// The application has not answered GET_VALUES, or refused what it should take.
@@ -383,25 +387,20 @@ impl Pool {
             until: Instant::now().checked_add(self.config.verdict_time / 10),
             idle: 0,
         };
-        self.judge(&mut state, verdict, why);
+        let change = state.judge(verdict);
         state.shared.retain(|other| !Arc::ptr_eq(other, shared));
         shared.retire();
         let unwanted = self.serve(&mut state);
         drop(state);
         drop(unwanted);
+        self.log(change, why);
     }
 
-    fn judge(&self, state: &mut State, verdict: Verdict, why: &str) {
-        let kind = |verdict| match verdict {
-            Verdict::Unknown => "has not been asked",
-            Verdict::Shared { controlled: true } => "multiplexes, with flow control",
-            Verdict::Shared { controlled: false } => "multiplexes, without flow control",
-            Verdict::Single { .. } => "gets one request per connection",
-        };
-        if kind(state.verdict) != kind(verdict) {
-            tracing::info!(address = %self.name, why, "the application {}", kind(verdict));
+    /// Says that another thing is known of the application; not to be called with the lock.
+    fn log(&self, change: Option<Verdict>, why: &str) {
+        if let Some(verdict) = change {
+            tracing::info!(address = %self.name, why, "the application {}", verdict.kind());
         }
-        state.verdict = verdict;
     }
 
     /// A request has left a connection, so that there may be room.

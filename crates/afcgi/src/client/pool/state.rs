@@ -29,6 +29,18 @@ pub(super) enum Verdict {
     Single { until: Option<Instant>, idle: usize },
 }
 
+impl Verdict {
+    /// What it says of the application.
+    pub(super) fn kind(self) -> &'static str {
+        match self {
+            Self::Unknown => "has not been asked",
+            Self::Shared { controlled: true } => "multiplexes, with flow control",
+            Self::Shared { controlled: false } => "multiplexes, without flow control",
+            Self::Single { .. } => "gets one request per connection",
+        }
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct State {
     pub(super) verdict: Verdict,
@@ -85,6 +97,14 @@ impl State {
             backoff: Backoff::default(),
             closed: false,
         }
+    }
+
+    /// Takes a verdict, and returns it if it says something else than the one before: that is to be logged, without
+    /// the lock.
+    #[must_use]
+    pub(super) fn judge(&mut self, verdict: Verdict) -> Option<Verdict> {
+        let before = std::mem::replace(&mut self.verdict, verdict);
+        (before.kind() != verdict.kind()).then_some(verdict)
     }
 
     /// Whether a request needs a connection of its own.

@@ -16,6 +16,7 @@ use tokio::time::Sleep;
 
 use super::body::ResponseBody;
 use super::error::{Awaited, Error};
+use super::linger::linger;
 use super::place::Place;
 use super::shared::Begin;
 use super::stderr::{OnStderr, Stderr};
@@ -325,8 +326,11 @@ impl Exchange<'_> {
         }
         upload.forget();
         if answer::is_bodiless(method, answer.status) {
-            // What the application has to add is nothing to anybody.
+            // What the application has to add is nothing to anybody, but for the log.
             place.gently = true;
+            if uploaded {
+                linger(place, stderr);
+            }
             return Ok(Outcome::Response(response));
         }
         let rest = (!uploaded).then(|| std::mem::replace(upload, Upload::none()));

@@ -38,6 +38,7 @@ mod config;
 mod connection;
 mod error;
 mod exchange;
+mod linger;
 mod mount;
 mod place;
 mod pool;

@@ -164,6 +164,8 @@ impl Exchange<'_> {
             if let Poll::Ready(result) = self.poll_send(cx) {
                 result?;
             }
+            // The driver may be at work on another thread: what came before the end is there to be read once the end was seen.
+            let ended = self.place.shared.ended(self.place.handle);
             self.stderr.read(&self.place);
             while let Read::Content(content) = self.read() {
                 self.answered = true;
@@ -172,7 +174,7 @@ impl Exchange<'_> {
                     return Poll::Ready(Ok(answer));
                 }
             }
-            if let Some(end) = self.place.shared.ended(self.place.handle)? {
+            if let Some(end) = ended? {
                 let refused = end.protocol_status != ProtocolStatus::RequestComplete;
                 return Poll::Ready(Err(match refused {
                     true => Error::Refused(end.protocol_status),

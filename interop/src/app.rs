@@ -1,5 +1,5 @@
-//! The applications under test: `afcgitest`, the example `websocket`, `afcgi demo`, and programs with the same routes that are not ours: over
-//! Go's net/http/fcgi, the C libfcgi, Perl's FCGI and Python's flup.
+//! The applications under test: `afcgitest`, the examples `websocket` and `filter`, `afcgi demo`, and programs with the same routes as the
+//! first that are not ours: over Go's net/http/fcgi, the C libfcgi, Perl's FCGI and Python's flup.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -45,6 +45,16 @@ impl App {
             .env_remove("FCGI_WEB_SERVER_ADDRS")
             .env_remove("LISTEN_FDS");
         Self::start("websocket", command).await
+    }
+
+    /// Starts the example `filter` and waits until it listens.
+    pub async fn filter() -> Self {
+        static BINARY: OnceLock<PathBuf> = OnceLock::new();
+        let mut command = Command::new(BINARY.get_or_init(|| built("filter")));
+        command
+            .env_remove("FCGI_WEB_SERVER_ADDRS")
+            .env_remove("LISTEN_FDS");
+        Self::start("filter", command).await
     }
 
     /// Starts `afcgi demo` on a port of 127.0.0.1, for a web server that has it at the URL `public`, and waits until it listens.

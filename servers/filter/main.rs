@@ -1,6 +1,7 @@
 //! `filter`: the filter role, on the native API: a file comes as DATA and leaves in upper case.
 //!
-//! No web server of today plays this role; a file may be of any size, for it is never held.
+//! The web server that plays this role is `afcgi gateway`, by `filter` of a route. A file may be of any size, for it is
+//! never held.
 
 use std::io;
 use std::process::ExitCode;

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use afcgi::client::{Client, Config, Error};
+use afcgi::client::{Client, Config, Error, Trace};
 use afcgi::{http, native};
 use afcgi_testkit::record::end;
 use axum::Router;
@@ -241,4 +241,33 @@ async fn names_are_looked_up_again_and_requests_are_not_disturbed() {
     let many = (1..200).map(|port| SocketAddr::from(([127, 0, 0, 2], port)));
     *known.lock().unwrap() = Ok(many.collect());
     eventually("there are many", || client.addresses().len() == 64).await;
+}
+
+#[tokio::test]
+async fn a_trace_tells_where_a_request_went_and_how_often() {
+    let (one, other, gone) = (named("one"), named("other"), nobody());
+    let client = client(&[one.addr, gone, other.addr]);
+    let mut retries = 0;
+    for _ in 0..9 {
+        let trace = Trace::default();
+        let mut request = get("/");
+        request.extensions_mut().insert(trace.clone());
+        let answered = text(&client, request).await;
+        let address = match &*answered {
+            "one" => one.addr,
+            _ => other.addr,
+        };
+        assert_eq!(trace.address().as_deref(), Some(&*address.to_string()));
+        retries += u64::from(trace.retries());
+    }
+    assert_eq!((retries, client.stats().retries), (1, 1));
+    // Also of one that has no response.
+    let client = self::client(&[gone]);
+    let trace = Trace::default();
+    assert_eq!(trace.address(), None);
+    let mut request = get("/");
+    request.extensions_mut().insert(trace.clone());
+    ask(&client, request).await.unwrap_err();
+    assert_eq!(trace.address().as_deref(), Some(&*gone.to_string()));
+    assert_eq!(trace.retries(), 0);
 }

@@ -1,4 +1,4 @@
-//! `filter`, by a client that plays the web server: there is none that does.
+//! `filter`, by a client that plays the web server. Behind the gateway it is tested with that.
 
 use afcgi_proto::{Handle, Role};
 

@@ -10,9 +10,14 @@ use std::str::FromStr;
 use http::{HeaderMap, HeaderName};
 use ipnet::IpNet;
 
-/// One address or a network of them.
+/// Clients that are told by where they connect from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Network(IpNet);
+pub(crate) enum Network {
+    /// One address or a network of them.
+    Ip(IpNet),
+    /// Whoever connects to a unix socket.
+    Unix,
+}
 
 /// Why a text is no [`Network`].
 #[derive(Debug)]
@@ -22,7 +27,7 @@ impl fmt::Display for NetworkError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "`{}` is no network: expected an address or a prefix, such as 192.0.2.1, 10.0.0.0/8 or fd00::/8",
+            "`{}` is no network: expected an address or a prefix, such as 192.0.2.1, 10.0.0.0/8 or fd00::/8, or `unix`",
             self.0.escape_debug()
         )
     }
@@ -34,10 +39,13 @@ impl FromStr for Network {
     type Err = NetworkError;
 
     fn from_str(text: &str) -> Result<Self, NetworkError> {
+        if text == "unix" {
+            return Ok(Self::Unix);
+        }
         let address = text.parse::<IpAddr>().map(IpNet::from);
         address
             .or_else(|_| text.parse())
-            .map(Self)
+            .map(Self::Ip)
             .map_err(|_| NetworkError(text.to_owned()))
     }
 }
@@ -45,26 +53,45 @@ impl FromStr for Network {
 /// Who sent a request, as far as that is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Sender {
-    pub(crate) remote: SocketAddr,
+    /// `None`: somebody on this machine, who connected to a unix socket.
+    pub(crate) remote: Option<SocketAddr>,
     pub(crate) secure: bool,
+}
+
+/// REMOTE_ADDR of those who connected to a unix socket, as nginx has it.
+pub(crate) const UNIX: &str = "unix:";
+
+/// An address without its port, as it is logged.
+pub(crate) fn name(remote: Option<SocketAddr>) -> String {
+    remote.map_or_else(
+        || UNIX.to_owned(),
+        |remote| remote.ip().to_canonical().to_string(),
+    )
 }
 
 /// Tells who sent a request that came from `peer`, and drops the fields of those that are not trusted.
 pub(crate) fn identify(
     trusted: &[Network],
-    peer: SocketAddr,
+    peer: Option<SocketAddr>,
     secure: bool,
     headers: &mut HeaderMap,
 ) -> Sender {
     let is_trusted = |address: IpAddr| {
         let address = address.to_canonical();
-        trusted.iter().any(|network| network.0.contains(&address))
+        trusted.iter().any(|network| match network {
+            Network::Ip(network) => network.contains(&address),
+            Network::Unix => false,
+        })
+    };
+    let is_proxy = match peer {
+        Some(peer) => is_trusted(peer.ip()),
+        None => trusted.contains(&Network::Unix),
     };
     let mut sender = Sender {
-        remote: SocketAddr::new(peer.ip().to_canonical(), peer.port()),
+        remote: peer.map(|peer| SocketAddr::new(peer.ip().to_canonical(), peer.port())),
         secure,
     };
-    if !is_trusted(peer.ip()) {
+    if !is_proxy {
         let named: Vec<HeaderName> = headers
             .keys()
             .filter(|name| is_about_the_client(name))
@@ -85,7 +112,7 @@ pub(crate) fn identify(
         let Some(address) = address(hop.trim()) else {
             break;
         };
-        sender.remote = address;
+        sender.remote = Some(address);
         if !is_trusted(address.ip()) {
             break;
         }
@@ -115,12 +142,12 @@ mod tests {
     use super::*;
 
     fn sent(peer: &str, fields: &[(&'static str, &'static str)]) -> (Sender, usize) {
-        let trusted = ["10.0.0.0/8", "::1"].map(|text| text.parse().unwrap());
+        let trusted = ["10.0.0.0/8", "::1", "unix"].map(|text| text.parse().unwrap());
         let mut headers = HeaderMap::new();
         for &(name, value) in fields {
             headers.append(name, value.parse().unwrap());
         }
-        let peer = SocketAddr::new(peer.parse().unwrap(), 7);
+        let peer = peer.parse().ok().map(|ip| SocketAddr::new(ip, 7));
         let sender = identify(&trusted, peer, false, &mut headers);
         (sender, headers.len())
     }
@@ -136,7 +163,7 @@ mod tests {
             ("accept", "*/*"),
         ];
         let (sender, left) = sent("192.0.2.1", &fields);
-        assert_eq!(sender.remote.to_string(), "192.0.2.1:7");
+        assert_eq!(sender.remote, "192.0.2.1:7".parse().ok());
         assert!(!sender.secure);
         assert_eq!(left, 1);
     }
@@ -161,10 +188,23 @@ mod tests {
             (&[], "10.9.9.9:7"),
         ] {
             let (sender, _) = sent("10.9.9.9", fields);
-            assert_eq!(sender.remote.to_string(), remote, "{fields:?}");
+            assert_eq!(sender.remote, remote.parse().ok(), "{fields:?}");
         }
         let (sender, left) = sent("::ffff:10.0.0.1", &[("x-forwarded-proto", "HTTPS")]);
         assert!(sender.secure);
         assert_eq!(left, 1);
+    }
+
+    #[test]
+    fn a_unix_socket_has_no_addresses() {
+        let (sender, left) = sent("unix", &[("x-forwarded-for", "6.6.6.6, 1.2.3.4, 10.1.1.1")]);
+        assert_eq!((sender.remote, left), ("1.2.3.4:0".parse().ok(), 1));
+        let (sender, _) = sent("unix", &[]);
+        assert_eq!(name(sender.remote), "unix:");
+        let mut headers = HeaderMap::new();
+        headers.insert("x-forwarded-for", "1.2.3.4".parse().unwrap());
+        let all = ["0.0.0.0/0", "::/0"].map(|text| text.parse().unwrap());
+        let sender = identify(&all, None, false, &mut headers);
+        assert_eq!((sender.remote, headers.len()), (None, 0));
     }
 }

@@ -6,15 +6,15 @@ use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::Full;
-use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
 use super::body::Incoming;
 use super::connection::{Activity, Busy, Http, serve_http};
 use super::serve::Gateway;
+use super::stream::{Listener, Stream};
 
 /// Answers until the program ends, also while it drains.
-pub(crate) async fn run(gateway: Arc<Gateway>, listener: TcpListener, draining: CancellationToken) {
+pub(crate) async fn run(gateway: Arc<Gateway>, listener: Listener, draining: CancellationToken) {
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
@@ -28,7 +28,7 @@ pub(crate) async fn run(gateway: Arc<Gateway>, listener: TcpListener, draining: 
     }
 }
 
-async fn connection(gateway: Arc<Gateway>, stream: TcpStream, draining: CancellationToken) {
+async fn connection(gateway: Arc<Gateway>, stream: Stream, draining: CancellationToken) {
     let limits = gateway.site.load().settings.limits;
     let activity = Arc::new(Activity::default());
     let service = |request: Request<Incoming>| {

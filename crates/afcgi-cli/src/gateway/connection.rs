@@ -18,7 +18,6 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_io_timeout::TimeoutStream;
@@ -31,6 +30,7 @@ use super::ending::Ending;
 use super::http2;
 use super::interim::{Hinted, Hints};
 use super::serve::{Ends, Gateway, serve};
+use super::stream::Stream;
 
 /// What HTTP/2 begins with (RFC 9113 section 3.4), and no request of HTTP/1.1 does.
 const PREFACE: &[u8] = b"PRI ";
@@ -46,7 +46,7 @@ pub(crate) enum Http {
 
 impl Http {
     /// Which one a client begins with, on a connection without TLS. Nothing is taken from the stream.
-    pub(crate) async fn of(stream: &TcpStream) -> io::Result<Self> {
+    pub(crate) async fn of(stream: &Stream) -> io::Result<Self> {
         let mut buffer = [0; PREFACE.len()];
         loop {
             let count = stream.peek(&mut buffer).await?;
@@ -65,8 +65,8 @@ impl Http {
 /// Serves a client until it leaves, or is to.
 pub(crate) async fn connection(
     gateway: Arc<Gateway>,
-    stream: TcpStream,
-    peer: SocketAddr,
+    stream: Stream,
+    peer: Option<SocketAddr>,
     _place: OwnedSemaphorePermit,
     stop: CancellationToken,
 ) {
@@ -78,8 +78,8 @@ pub(crate) async fn connection(
 
 async fn serve_client(
     gateway: Arc<Gateway>,
-    stream: TcpStream,
-    peer: SocketAddr,
+    stream: Stream,
+    peer: Option<SocketAddr>,
     stop: CancellationToken,
 ) -> Result<(), BoxError> {
     let tls = gateway.tls.load_full();
@@ -125,10 +125,10 @@ async fn serve_client(
 
 /// A stream that a client has to read from.
 fn within(
-    io: TcpStream,
+    io: Stream,
     activity: &Arc<Activity>,
     limits: Limits,
-) -> Pin<Box<TimeoutStream<Ending<TcpStream>>>> {
+) -> Pin<Box<TimeoutStream<Ending<Stream>>>> {
     let activity = Arc::clone(activity);
     let mut stream = TimeoutStream::new(Ending { io, activity });
     stream.set_write_timeout(Some(limits.send_timeout));

@@ -1,5 +1,5 @@
 //! How the connection of a client is closed: in order, or by a reset where the end of the connection is all that ends a response (HTTP/1.0
-//! without Content-Length) and that is not complete.
+//! without Content-Length) and that is not complete. A unix socket knows no reset.
 
 use std::io::{self, IoSlice};
 use std::os::fd::AsFd;

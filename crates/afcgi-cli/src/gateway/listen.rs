@@ -6,22 +6,32 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use afcgi::Address;
+use afcgi::{Address, UnixOptions};
+use rustix::fd::AsFd;
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::connection::connection;
 use super::serve::Gateway;
+use super::stream::Listener;
 
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 4096;
 /// After an error of accepting, such as having no descriptors left.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Listens on an address; on all that a name has.
-pub(crate) fn bind(address: &Address) -> io::Result<Vec<TcpListener>> {
+/// The files of unix sockets, which are removed when this is dropped.
+pub(crate) type Files = Vec<afcgi::Listener>;
+
+/// Listens on an address; on all that a name has. A unix socket gets permission bits, or what the umask leaves, and its
+/// file is among `files` then.
+pub(crate) fn bind(
+    address: &Address,
+    mode: Option<u32>,
+    files: &mut Files,
+) -> io::Result<Vec<Listener>> {
     let failed = |error: io::Error| {
         let hint = match error.kind() {
             io::ErrorKind::AddrInUse => {
@@ -37,11 +47,13 @@ pub(crate) fn bind(address: &Address) -> io::Result<Vec<TcpListener>> {
     };
     let addresses: Vec<SocketAddr> = match address {
         Address::Unix(_) => {
-            let error = io::Error::new(
-                io::ErrorKind::InvalidInput,
-                "expected HOST:PORT, *:PORT or [IPv6]:PORT",
-            );
-            return Err(failed(error));
+            let mut options = UnixOptions::default();
+            options.mode = mode;
+            let file = afcgi::Listener::bind_with(address, options)?;
+            let socket = std::os::unix::net::UnixListener::from(file.as_fd().try_clone_to_owned()?);
+            socket.set_nonblocking(true)?;
+            files.push(file);
+            return Ok(vec![Listener::Unix(UnixListener::from_std(socket)?)]);
         }
         Address::Tcp { host, port } if host.is_empty() => {
             // Both families by one socket, where there is IPv6.
@@ -50,7 +62,7 @@ pub(crate) fn bind(address: &Address) -> io::Result<Vec<TcpListener>> {
                 io::ErrorKind::AddrInUse => Err(error),
                 _ => bind_one((Ipv4Addr::UNSPECIFIED, *port).into()),
             });
-            return Ok(vec![listener.map_err(failed)?]);
+            return Ok(vec![Listener::Tcp(listener.map_err(failed)?)]);
         }
         Address::Tcp { host, port } => (host.as_str(), *port)
             .to_socket_addrs()
@@ -59,7 +71,7 @@ pub(crate) fn bind(address: &Address) -> io::Result<Vec<TcpListener>> {
     };
     addresses
         .into_iter()
-        .map(|address| bind_one(address).map_err(failed))
+        .map(|address| bind_one(address).map(Listener::Tcp).map_err(failed))
         .collect()
 }
 
@@ -82,7 +94,7 @@ fn bind_one(address: SocketAddr) -> io::Result<TcpListener> {
 /// Accepts connections until it is told to stop.
 pub(crate) async fn accept(
     gateway: Arc<Gateway>,
-    listener: TcpListener,
+    listener: Listener,
     places: Arc<Semaphore>,
     stop: CancellationToken,
 ) {

@@ -11,6 +11,7 @@ mod config;
 mod connection;
 mod ending;
 mod files;
+mod filter;
 mod http2;
 mod interim;
 mod listen;
@@ -19,6 +20,7 @@ mod metrics;
 mod path;
 mod serve;
 mod site;
+mod stream;
 mod tls;
 mod upgrade;
 
@@ -37,9 +39,12 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use access::Network;
-use config::{ConfigError, Settings};
+use config::{ConfigError, Mode, Settings};
 use serve::Gateway;
 use site::Site;
+use stream::Listener;
+
+use crate::logging::{self, LogFormat};
 
 /// A web server in front of FastCGI applications: HTTP/1.1 and HTTP/2, with TLS or without.
 ///
@@ -58,9 +63,12 @@ pub struct Arguments {
     /// A folder of files, and of scripts in PHP if there is an application
     #[arg(long, value_name = "DIR")]
     root: Option<PathBuf>,
-    /// Where to listen: HOST:PORT, *:PORT or [IPv6]:PORT; several if you like [default: 127.0.0.1:8888]
+    /// Where to listen: HOST:PORT, *:PORT, [IPv6]:PORT or unix:PATH; several if you like [default: 127.0.0.1:8888]
     #[arg(long, value_name = "ADDR")]
     listen: Vec<Address>,
+    /// Mode of unix sockets that are listened on, in octal, such as 660 [default: what the umask leaves]
+    #[arg(long, value_name = "MODE")]
+    socket_mode: Option<Mode>,
     /// The certificate to show, and those of its issuers, in PEM
     #[arg(long, value_name = "FILE", requires = "tls_key")]
     tls_cert: Option<PathBuf>,
@@ -79,7 +87,12 @@ pub struct Arguments {
     /// The access log; `-` for standard output
     #[arg(long, value_name = "FILE")]
     access_log: Option<PathBuf>,
-    /// A proxy whose X-Forwarded-For and -Proto are believed: an address, or a network such as 10.0.0.0/8; several if you like
+    /// How the access log and what is said on STDERR are written: lines for people, or a JSON object on each line
+    /// [default: text]
+    #[arg(long, value_name = "FORMAT")]
+    log_format: Option<LogFormat>,
+    /// A proxy whose X-Forwarded-For and -Proto are believed: an address, a network such as 10.0.0.0/8, or `unix` for whoever
+    /// connects to a unix socket; several if you like
     #[arg(long = "trusted-proxy", value_name = "NETWORK")]
     trusted_proxies: Vec<Network>,
     /// Threads [default: one per CPU]
@@ -97,7 +110,7 @@ pub fn embedded(
     stopping: Stopping,
 ) -> Pin<Box<dyn Future<Output = io::Result<()>> + Send>> {
     Box::pin(async move {
-        let listener = TcpListener::from_std(http)?;
+        let listener = Listener::Tcp(TcpListener::from_std(http)?);
         let settings = Settings::embedded(application);
         let places = settings.limits.connections.min(Semaphore::MAX_PERMITS);
         let site = Site::new(settings, None).map_err(io::Error::other)?;
@@ -127,7 +140,10 @@ impl Arguments {
     ///
     /// Fails when the configuration cannot be used, or an address not listened on.
     pub fn run(&self) -> io::Result<()> {
-        let settings = Settings::load(self).map_err(io::Error::other)?;
+        let loaded = Settings::load(self);
+        let format = loaded.as_ref().map(|settings| settings.log_format);
+        logging::init(format.unwrap_or(self.log_format.unwrap_or_default()));
+        let settings = loaded.map_err(io::Error::other)?;
         let tls = settings
             .tls
             .as_ref()
@@ -160,16 +176,16 @@ impl Arguments {
             signal(SignalKind::terminate())?,
             signal(SignalKind::interrupt())?,
         ];
-        let mut listeners = Vec::new();
+        let (mut listeners, mut admins) = (Vec::new(), Vec::new());
+        // They are here, not in the tasks, which may not be run again before the program ends.
+        let (mut files, mut admin_files) = (Vec::new(), Vec::new());
+        let mode = settings.socket_mode;
         for address in &settings.listen {
-            listeners.extend(listen::bind(address)?);
+            listeners.extend(listen::bind(address, mode, &mut files)?);
         }
-        let admins = settings
-            .admin
-            .as_ref()
-            .map(listen::bind)
-            .transpose()?
-            .unwrap_or_default();
+        if let Some(address) = &settings.admin {
+            admins.extend(listen::bind(address, mode, &mut admin_files)?);
+        }
         let places = Arc::new(Semaphore::new(
             settings.limits.connections.min(Semaphore::MAX_PERMITS),
         ));
@@ -178,7 +194,7 @@ impl Arguments {
         let gateway = Arc::new(Gateway::new(site, tls));
         let stop = CancellationToken::new();
         for listener in admins {
-            tracing::info!("metrics and health on http://{}", listener.local_addr()?);
+            tracing::info!("metrics and health on {}", listener.url("http"));
             tokio::spawn(admin::run(Arc::clone(&gateway), listener, stop.clone()));
         }
         let scheme = if gateway.tls.load().is_some() {
@@ -187,7 +203,7 @@ impl Arguments {
             "http"
         };
         for listener in listeners {
-            tracing::info!("listening on {scheme}://{}", listener.local_addr()?);
+            tracing::info!("listening on {}", listener.url(scheme));
             tokio::spawn(listen::accept(
                 Arc::clone(&gateway),
                 listener,
@@ -201,7 +217,9 @@ impl Arguments {
                 () = any(&mut stops) => break,
             }
         }
+        drop(files);
         drain(&gateway, &stop, &mut stops).await;
+        drop(admin_files);
         Ok(())
     }
 
@@ -223,18 +241,21 @@ impl Arguments {
     }
 
     fn renew(&self, gateway: &Gateway) -> Result<(), ConfigError> {
-        let settings = Settings::load(self)?;
+        let mut settings = Settings::load(self)?;
         let tls = settings.tls.as_ref().map(tls::load).transpose()?;
         let before = gateway.site.load();
         let old = &before.settings;
         if old.listen != settings.listen
             || old.admin != settings.admin
+            || old.socket_mode != settings.socket_mode
+            || old.log_format != settings.log_format
             || old.limits.connections != settings.limits.connections
         {
             tracing::warn!(
-                "`listen`, `admin` and `limits.connections` stay as they were until the next start"
+                "`listen`, `admin`, `socket_mode`, `log_format` and `limits.connections` stay as they were until the next start"
             );
         }
+        settings.log_format = old.log_format;
         let site = Site::new(settings, Some(&before))?;
         site.begin();
         gateway.tls.store(tls);

@@ -18,11 +18,12 @@ use http_body::Body as _;
 use http_body_util::{BodyExt, Empty, Limited};
 use tokio_util::task::TaskTracker;
 
-use super::access::identify;
+use super::access::{self, identify};
 use super::body::{Body, Incoming, Logged, RequestBody, is_whole, linger, text};
 use super::config::HeaderRules;
 use super::connection::Busy;
 use super::files::{self, Found};
+use super::filter;
 use super::log::{Entry, escape};
 use super::metrics::Metrics;
 use super::path::CleanPath;
@@ -52,11 +53,11 @@ impl Gateway {
     }
 }
 
-/// The two ends of the connection that a request came on.
+/// The two ends of the connection that a request came on: `None` on a unix socket.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Ends {
-    pub(crate) peer: SocketAddr,
-    pub(crate) local: SocketAddr,
+    pub(crate) peer: Option<SocketAddr>,
+    pub(crate) local: Option<SocketAddr>,
     pub(crate) secure: bool,
 }
 
@@ -101,7 +102,7 @@ pub(crate) async fn serve(
         (active, busy),
     ));
     let answer = if over {
-        entry.remote = ends.peer.ip().to_canonical().to_string();
+        entry.remote = access::name(ends.peer);
         tracing::warn!(
             requests = most,
             "too many requests at a time: one more is refused"
@@ -165,7 +166,7 @@ impl Exchange<'_> {
             ends.secure,
             &mut parts.headers,
         );
-        entry.remote = sender.remote.ip().to_string();
+        entry.remote = access::name(sender.remote);
         let host = check(&parts)?;
         entry.host = escape(host.as_bytes());
         let path =
@@ -186,20 +187,37 @@ impl Exchange<'_> {
             Scheme::HTTP
         };
         parts.extensions.insert(scheme);
-        parts.extensions.insert(RemoteAddr(sender.remote));
-        parts.extensions.insert(LocalAddr(ends.local));
+        if let Some(local) = ends.local {
+            parts.extensions.insert(LocalAddr(local));
+        }
         let mut params = route.rules.params.clone();
+        if let Some(remote) = sender.remote {
+            parts.extensions.insert(RemoteAddr(remote));
+        } else if !params.iter().any(|(name, _)| name == "REMOTE_ADDR") {
+            params.push(("REMOTE_ADDR".into(), access::UNIX.into()));
+        }
         if let Some(files) = &route.files {
             params.push(("DOCUMENT_ROOT".into(), bytes_of(&files.root)));
         }
         if let Some(authorizer) = &route.authorizer {
             Box::pin(authorize(authorizer, &parts, &mut params, entry)).await?;
         }
-        let mut answer = match find(route, &path).await? {
-            Found::File(file) => Box::pin(files::send(&file, &parts)).await.into(),
-            Found::Folder => folder(&parts).into(),
-            Found::Status(status) => return Err(refuse(status)),
-            found => {
+        let mut answer = match (find(route, &path).await?, &route.filter) {
+            (Found::File(file), Some(upstream)) => {
+                Box::pin(filter::put(file, &mut parts, &mut params))
+                    .await
+                    .map_err(refuse)?;
+                parts.extensions.insert(ExtraParams(params));
+                if let Some(script) = script_of(route, &path) {
+                    parts.extensions.insert(script);
+                }
+                let body = take(body, site, most)?;
+                Box::pin(application(upstream, route, parts, body, offer, entry)).await?
+            }
+            (Found::File(file), None) => Box::pin(files::send(&file, &parts)).await.into(),
+            (Found::Folder, _) => folder(&parts).into(),
+            (Found::Status(status), _) => return Err(refuse(status)),
+            (found, _) => {
                 let upstream = match (&route.upstream, &route.files, &found) {
                     (Some(upstream), _, Found::Script(_)) | (Some(upstream), None, _) => upstream,
                     (Some(upstream), Some(files), _) if files.split_path.is_empty() => upstream,
@@ -216,27 +234,19 @@ impl Exchange<'_> {
                         params.push(("PATH_TRANSLATED".into(), translated.into()));
                     }
                     parts.extensions.insert(script);
-                } else if !route.rules.script_name.is_empty() {
-                    let (name, info) = path
-                        .as_bytes()
-                        .split_at_checked(route.rules.script_name.len())
-                        .unwrap_or_default();
-                    parts.extensions.insert(Script {
-                        script_name: name.to_vec(),
-                        path_info: info.to_vec(),
-                        script_filename: None,
-                    });
+                } else if let Some(script) = script_of(route, &path) {
+                    parts.extensions.insert(script);
                 }
                 parts.extensions.insert(ExtraParams(params));
-                let Some(body) = body.take() else {
-                    return Err(refuse(StatusCode::INTERNAL_SERVER_ERROR));
-                };
-                let most = match is_script && body.size_hint().exact().is_none() {
+                let announced = body
+                    .as_ref()
+                    .is_some_and(|body| body.size_hint().exact().is_some());
+                let most = match is_script && !announced {
                     // What is not announced a script does not get.
                     true => most.min(upstream.collects()),
                     false => most,
                 };
-                let body = RequestBody::new(body, most, site.settings.limits.body_timeout);
+                let body = take(body, site, most)?;
                 application(upstream, route, parts, body, offer, entry).await?
             }
         };
@@ -274,6 +284,31 @@ fn apply(rules: &HeaderRules, headers: &mut HeaderMap) {
     for (name, value) in &rules.set {
         headers.insert(name, value.clone());
     }
+}
+
+/// What is the application's name in a path, where that says so.
+fn script_of(route: &Route, path: &CleanPath) -> Option<Script> {
+    let name = &route.rules.script_name;
+    if name.is_empty() {
+        return None;
+    }
+    let (name, info) = path
+        .as_bytes()
+        .split_at_checked(name.len())
+        .unwrap_or_default();
+    Some(Script {
+        script_name: name.to_vec(),
+        path_info: info.to_vec(),
+        script_filename: None,
+    })
+}
+
+fn take(body: &mut Option<Incoming>, site: &Site, most: u64) -> Result<RequestBody, Refused> {
+    let body = body
+        .take()
+        .ok_or_else(|| refuse(StatusCode::INTERNAL_SERVER_ERROR))?;
+    let pause = site.settings.limits.body_timeout;
+    Ok(RequestBody::new(body, most, pause))
 }
 
 fn bytes_of(path: &std::path::Path) -> Bytes {
@@ -324,13 +359,15 @@ async fn authorize(
     request.extensions_mut().remove::<OnInterim>();
     request.extensions_mut().insert(Role::Authorizer);
     request.extensions_mut().insert(ExtraParams(params.clone()));
+    request.extensions_mut().insert(entry.goes_to(authorizer));
     let answered = authorizer.client.request(request).await;
     let response = answered
         .map_err(|error| failed(&error, error.status(), authorizer, parts.uri.path(), entry))?;
     if response.status() != StatusCode::OK {
-        entry.upstream = Some(Arc::clone(&authorizer.name));
         return Err(Box::new(response.map(boxed)));
     }
+    // It is not what serves the request.
+    (entry.upstream, entry.trace) = (None, None);
     for (name, value) in response.headers() {
         if let Some(name) = name.as_str().strip_prefix("variable-") {
             let name = name.to_ascii_uppercase();
@@ -345,12 +382,12 @@ async fn authorize(
 async fn application(
     upstream: &Upstream,
     route: &Route,
-    parts: Box<Parts>,
+    mut parts: Box<Parts>,
     body: RequestBody,
     offer: Option<Offer>,
     entry: &mut Entry,
 ) -> Result<Answer, Refused> {
-    entry.upstream = Some(Arc::clone(&upstream.name));
+    parts.extensions.insert(entry.goes_to(upstream));
     let verdict = body.verdict();
     // What a file in place of the response needs to know.
     let asked = (!route.rules.sendfile.is_empty()).then(|| {
@@ -442,9 +479,8 @@ fn failed(
     status: StatusCode,
     upstream: &Upstream,
     path: &str,
-    entry: &mut Entry,
+    entry: &Entry,
 ) -> Refused {
-    entry.upstream = Some(Arc::clone(&upstream.name));
     let (path, host, upstream, code) = (
         path.escape_debug(),
         &entry.host,
@@ -452,7 +488,7 @@ fn failed(
         status.as_u16(),
     );
     match error.culprit() {
-        Culprit::User => {
+        Culprit::User if status != StatusCode::INTERNAL_SERVER_ERROR => {
             tracing::info!(status = code, %upstream, %host, %path, %error, "no response")
         }
         _ => tracing::error!(status = code, %upstream, %host, %path, %error, "no response"),

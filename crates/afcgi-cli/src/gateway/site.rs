@@ -32,6 +32,7 @@ pub(crate) struct Route {
     pub(crate) files: Option<Arc<Files>>,
     pub(crate) upstream: Option<Arc<Upstream>>,
     pub(crate) authorizer: Option<Arc<Upstream>>,
+    pub(crate) filter: Option<Arc<Upstream>>,
 }
 
 impl Site {
@@ -39,7 +40,7 @@ impl Site {
     pub(crate) fn new(mut settings: Settings, before: Option<&Self>) -> Result<Self, ConfigError> {
         let log = match &settings.access_log {
             None => None,
-            Some(path) => Some(AccessLog::open(path).map_err(|error| {
+            Some(path) => Some(AccessLog::open(path, settings.log_format).map_err(|error| {
                 ConfigError::new(format!(
                     "cannot open the access log {}: {error}",
                     path.display()
@@ -62,6 +63,7 @@ impl Site {
             files: rules.files.clone().map(Arc::new),
             upstream: upstream(&rules.upstream),
             authorizer: upstream(&rules.authorizer),
+            filter: upstream(&rules.filter),
             rules,
         });
         let routes = routes.collect();

@@ -1,13 +1,17 @@
 //! `afcgi gateway` as a process: what it serves, what it refuses, and what it says of it.
 
 mod files;
+mod filter;
 mod http2;
 mod hygiene;
 mod interim;
 mod limits;
+mod logs;
 mod php;
 mod refusals;
 mod rig;
 mod routes;
 mod signals;
 mod tls;
+mod trailers;
+mod unix;

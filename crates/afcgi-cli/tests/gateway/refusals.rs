@@ -30,9 +30,10 @@ fn bad_flags() {
     assert_refused(&["gateway", ":1", "--tls-cert", "a"], &["--tls-key"]);
     assert_refused(&["gateway", ":1", "--trusted-proxy", "x"], &["10.0.0.0/8"]);
     assert_refused(
-        &["gateway", ":1", "--listen", "unix:/x"],
-        &["unix:/x", "HOST:PORT"],
+        &["gateway", ":1", "--listen", "unix:/no/such/folder/x"],
+        &["cannot listen", "unix:/no/such/folder/x"],
     );
+    assert_refused(&["gateway", ":1", "--socket-mode", "rw"], &["octal", "660"]);
     assert_refused(
         &["gateway", ":1", "--tls-cert", "/no/c", "--tls-key", "/no/k"],
         &["/no/c", "certificate", "PEM"],

@@ -237,11 +237,11 @@ impl Connection {
             return;
         }
         // Some applications take an id for busy until its streams have been ended.
-        if request.params == Sent::Open || request.stdin == Sent::Open {
+        if [request.params, request.stdin, request.data].contains(&Sent::Open) {
             if self.config.requests == 1 {
                 self.retired = true;
             }
-            for output in [Output::Params, Output::Stdin] {
+            for output in [Output::Params, Output::Stdin, Output::Data] {
                 if std::mem::replace(request.sent(output), Sent::Ended) == Sent::Open {
                     self.writer.record(output.into(), Some(id), b"");
                 }

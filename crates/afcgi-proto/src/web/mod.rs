@@ -292,6 +292,9 @@ impl Connection {
             return Err(Gone);
         }
         request.phase = Phase::Active;
+        if matches!(role, Role::Responder | Role::Authorizer) {
+            request.data = Sent::Ended;
+        }
         let mut body = BeginRequest {
             role,
             flags: KEEP_CONN,
@@ -325,7 +328,7 @@ impl Connection {
     /// [`Event::Writable`] says when to go on with the rest.
     ///
     /// Content for a request that has ended, whose application wants no more of it, is taken and
-    /// dropped.
+    /// dropped; so is DATA of a responder or an authorizer, which have none.
     pub fn write(&mut self, handle: Handle, output: Output, content: &[u8]) -> Result<usize, Gone> {
         let request = self.table.get_mut(handle)?;
         if request.phase != Phase::Active || *request.sent(output) == Sent::Ended {

@@ -332,6 +332,32 @@ fn r54_r55_all_roles_are_sent() {
     assert_eq!(web.output(), record::stream(code::DATA, id, b"file", 9));
 }
 
+/// As STDIN is: the id is not free before for every application, nor a connection that carries one request.
+#[test]
+fn r53_r55_a_file_that_was_not_wanted_is_ended() {
+    for (requests, role) in [(1, Role::Filter), (2, Role::Filter), (1, Role::Responder)] {
+        let mut web = Web::with(Config {
+            requests,
+            ..Config::default()
+        });
+        let handle = web.conn.open().unwrap();
+        web.conn.begin(handle, role).unwrap();
+        web.conn.end(handle, Output::Params).unwrap();
+        web.conn.end(handle, Output::Stdin).unwrap();
+        assert_eq!(web.conn.write(handle, Output::Data, b"fi"), Ok(2));
+        let before = record::outline(&web.output()).len();
+        assert_eq!(before, 3 + usize::from(role == Role::Filter));
+        web.feed(record::response(1, b"early"));
+        let filters = (role == Role::Filter).then_some((code::DATA, 1, 0));
+        let ended: Vec<_> = filters.into_iter().collect();
+        assert_eq!(record::outline(&web.output()), ended);
+        assert_eq!(web.conn.write(handle, Output::Data, b"le"), Ok(2));
+        assert_eq!(web.output(), EMPTY, "the rest is dropped");
+        let retired = requests == 1 && role == Role::Filter;
+        assert_eq!(web.conn.is_retired(), retired);
+    }
+}
+
 #[test]
 fn r57_where_requests_do_not_share_closing_is_the_abort() {
     let mut web = Web::with(Config {

@@ -18,7 +18,7 @@ use super::error::{Awaited, Error};
 use super::linger::linger;
 use super::place::Place;
 use super::stderr::Stderr;
-use super::upload::Upload;
+use super::streams::Streams;
 
 /// The body of a response.
 ///
@@ -39,7 +39,7 @@ struct Open {
     /// Content-Length, and how much of it has not come.
     announced: Option<u64>,
     found: u64,
-    /// The rest of the request's body, that is still being sent.
+    /// The rest of the request's body and file, that is still being sent.
     upload: Option<Task>,
     timer: Option<Pin<Box<Sleep>>>,
     /// Whether `timer` runs.
@@ -60,7 +60,7 @@ impl ResponseBody {
         place: Place,
         first: Bytes,
         announced: Option<u64>,
-        upload: Option<Upload>,
+        upload: Option<Streams>,
         stderr: Stderr,
     ) -> Result<Self, (Place, Error)> {
         let upload = upload.map(|mut upload| {

@@ -23,6 +23,10 @@ pub enum Error {
     Body(Arc<dyn std::error::Error + Send + Sync>),
     /// The body of the request is not as long as its Content-Length says.
     BodyLength,
+    /// The file for a filter cannot be read.
+    Data(Arc<dyn std::error::Error + Send + Sync>),
+    /// The file for a filter is not as long as was announced.
+    DataLength,
     /// The name in an address cannot be looked up.
     Resolve {
         /// The name.
@@ -83,7 +87,7 @@ pub enum Error {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Awaited {
-    /// The application to take more of the request's body.
+    /// The application to take more of the request's body, or of the file for a filter.
     Send,
     /// The first byte of the response.
     FirstByte,
@@ -134,7 +138,11 @@ impl Error {
     /// Whose fault it is.
     pub const fn culprit(&self) -> Culprit {
         match self {
-            Self::Request(_) | Self::Body(_) | Self::BodyLength => Culprit::User,
+            Self::Request(_)
+            | Self::Body(_)
+            | Self::BodyLength
+            | Self::Data(_)
+            | Self::DataLength => Culprit::User,
             Self::QueueFull | Self::QueueTimeout | Self::Redirects | Self::Closed => Culprit::Limit,
             Self::Broken(Broken::Stalled) => Culprit::User,
             _ => Culprit::Peer,
@@ -149,6 +157,7 @@ impl Error {
             }
             Self::Request(error) => error.status(),
             Self::Body(_) | Self::BodyLength => StatusCode::BAD_REQUEST,
+            Self::Data(_) | Self::DataLength => StatusCode::INTERNAL_SERVER_ERROR,
             Self::QueueFull
             | Self::QueueTimeout
             | Self::Refused(ProtocolStatus::Overloaded | ProtocolStatus::CantMpxConn)
@@ -178,6 +187,10 @@ impl fmt::Display for Error {
             Self::BodyLength => {
                 f.write_str("the request body is not as long as its Content-Length says")
             }
+            Self::Data(error) => write!(f, "the file for the filter cannot be read: {error}"),
+            Self::DataLength => {
+                f.write_str("the file for the filter is not as long as was announced: was it changed?")
+            }
             Self::Resolve { host, source } => write!(
                 f,
                 "cannot look up the host `{host}`: {source} (is the name right?)"
@@ -203,7 +216,7 @@ impl fmt::Display for Error {
             ),
             Self::Refused(status) => write!(f, "the application refused the request: {status:?}"),
             Self::Timeout(Awaited::Send) => {
-                f.write_str("the application did not read the request body in time")
+                f.write_str("the application did not read what it was sent in time")
             }
             Self::Timeout(Awaited::FirstByte) => {
                 f.write_str("the application did not answer in time")
@@ -240,7 +253,7 @@ impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Request(error) => Some(error),
-            Self::Body(error) => Some(&**error),
+            Self::Body(error) | Self::Data(error) => Some(&**error),
             Self::Resolve { source, .. }
             | Self::Connect { source, .. }
             | Self::Unreachable { source, .. }

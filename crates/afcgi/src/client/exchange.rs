@@ -20,8 +20,9 @@ use super::linger::linger;
 use super::place::Place;
 use super::shared::Begin;
 use super::stderr::{OnStderr, Stderr};
+use super::streams::Streams;
+use super::trace::Trace;
 use super::upgrade::Upgraded;
-use super::upload::Upload;
 use crate::http::answer::{self, Answer};
 use crate::http::params::Encoded;
 
@@ -31,9 +32,10 @@ pub(super) struct Call {
     pub(super) path: Box<str>,
     pub(super) role: Role,
     pub(super) encoded: Encoded,
-    pub(super) upload: Upload,
+    pub(super) streams: Streams,
     pub(super) on_interim: Option<OnInterim>,
     pub(super) on_stderr: Option<OnStderr>,
+    pub(super) trace: Option<Trace>,
 }
 
 /// Is given interim responses (status 1xx, such as 103 Early Hints) before the response itself.
@@ -76,7 +78,7 @@ impl Call {
             role: self.role,
             params: self.encoded.plain(),
             with_upgrade: self.encoded.with_upgrade().filter(|_| config.upgrades),
-            bodiless: self.upload.is_empty(),
+            bodiless: self.streams.stdin.is_empty(),
         };
         let begun = place.shared.begin(place.handle, &begin);
         let Ok(begun) = begun else {
@@ -87,12 +89,12 @@ impl Call {
             params: begun.params,
             bodiless: begin.bodiless,
             tunnel: begun.offered,
-            upload: &mut self.upload,
+            uploaded: self.streams.is_empty(),
+            streams: &mut self.streams,
             on_interim: self.on_interim.as_ref(),
             limits: config.head,
             head: BytesMut::new(),
             answered: false,
-            uploaded: begin.bodiless,
             timer: None,
             awaited: None,
             place,
@@ -145,7 +147,8 @@ struct Exchange<'a> {
     bodiless: bool,
     /// Whether the application was offered an upgrade: STDIN stays open.
     tunnel: bool,
-    upload: &'a mut Upload,
+    /// STDIN and DATA.
+    streams: &'a mut Streams,
     on_interim: Option<&'a OnInterim>,
     /// How much there may still be of the head.
     limits: HeadLimits,
@@ -192,7 +195,7 @@ impl Exchange<'_> {
         shared.read(*handle, Input::Stdout, usize::MAX)
     }
 
-    /// Sends parameters, then the body.
+    /// Sends parameters, then the body, then the file of a filter.
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         let Place { shared, handle, .. } = &self.place;
         while !self.params.is_empty() {
@@ -213,7 +216,7 @@ impl Exchange<'_> {
         if self.uploaded {
             return Poll::Ready(Ok(()));
         }
-        let sent = self.upload.poll(cx, shared, *handle);
+        let sent = self.streams.poll(cx, shared, *handle);
         if let Poll::Ready(Ok(())) = sent {
             self.uploaded = true;
         }
@@ -261,11 +264,11 @@ impl Exchange<'_> {
     fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<Error> {
         let config = &self.place.pool.config;
         let sending = !self.uploaded || !self.params.is_empty();
-        let held = sending && (self.upload.is_held || !self.params.is_empty());
+        let held = sending && (self.streams.is_held() || !self.params.is_empty());
         let wait: Option<(Awaited, Duration)> = if held {
             Some((Awaited::Send, config.send_timeout))
         } else if sending {
-            // It is whoever sends the body that is waited for.
+            // It is whoever gives the body that is waited for.
             None
         } else if self.answered {
             config.read_timeout.map(|wait| (Awaited::Read, wait))
@@ -281,7 +284,7 @@ impl Exchange<'_> {
         let timer = self
             .timer
             .get_or_insert_with(|| Box::pin(tokio::time::sleep(wait)));
-        let taken = std::mem::take(&mut self.upload.has_moved);
+        let taken = self.streams.has_moved();
         if self.awaited != Some(awaited) || taken {
             self.awaited = Some(awaited);
             let now = tokio::time::Instant::now();
@@ -296,7 +299,7 @@ impl Exchange<'_> {
     fn finish(self, answer: Answer, method: &Method, redirects: bool) -> Result<Outcome, Failure> {
         let Self {
             mut place,
-            upload,
+            streams,
             head,
             stderr,
             uploaded,
@@ -326,16 +329,17 @@ impl Exchange<'_> {
             // Declined.
             place.shared.end(place.handle, Output::Stdin);
         }
-        upload.forget();
+        streams.forget();
         if answer::is_bodiless(method, answer.status) {
-            // What the application has to add is nothing to anybody, but for the log.
-            place.gently = true;
+            // What the application has to add is nothing to anybody, but for the log. One that reads on to
+            // know what the body would be waits for a file that is not sent.
+            place.gently = uploaded || !streams.is_filtered() || *method != Method::HEAD;
             if uploaded {
                 linger(place, stderr);
             }
             return Ok(Outcome::Response(response));
         }
-        let rest = (!uploaded).then(|| std::mem::replace(upload, Upload::none()));
+        let rest = (!uploaded).then(|| streams.take());
         let body = ResponseBody::new(place, first, answer.length, rest, stderr);
         *response.body_mut() = body.map_err(|(place, error)| failure(&place, error, true))?;
         Ok(Outcome::Response(response))

@@ -22,8 +22,10 @@
 //!
 //! The CGI variables of RFC 3875, from the request's head, and from its extensions what a head does
 //! not say: [`RemoteAddr`](crate::RemoteAddr), [`LocalAddr`], a `http::uri::Scheme`, [`ExtraParams`],
-//! [`Script`]; and a [`Role`](crate::Role) for an authorizer. [`Mapping`] has what all requests have in
-//! common.
+//! [`Script`]; a [`Role`](crate::Role) for an authorizer, and [`Data`] for a filter. [`Mapping`] has what
+//! all requests have in common.
+//!
+//! Among the extensions of a request may also be what is to hear of it: [`OnInterim`], [`OnStderr`] and [`Trace`].
 //!
 //! # When it goes wrong
 //!
@@ -36,6 +38,7 @@ mod balance;
 mod body;
 mod config;
 mod connection;
+mod data;
 mod error;
 mod exchange;
 mod linger;
@@ -47,6 +50,8 @@ mod resolve;
 mod shared;
 mod stats;
 mod stderr;
+mod streams;
+mod trace;
 mod upgrade;
 mod upload;
 
@@ -61,11 +66,13 @@ pub use crate::http::mapping::{Mapping, MappingError, Script};
 pub use crate::http::params::{ExtraParams, LocalAddr};
 pub use body::ResponseBody;
 pub use config::Config;
+pub use data::Data;
 pub use error::{Awaited, Culprit, Error, Lost};
 pub use exchange::OnInterim;
 pub use mount::Mount;
 pub use stats::Snapshot;
 pub use stderr::OnStderr;
+pub use trace::Trace;
 pub use upgrade::{Upgraded, upgraded};
 
 use crate::address::{Address, AddressError};

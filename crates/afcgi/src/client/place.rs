@@ -11,7 +11,7 @@ use super::shared::Shared;
 /// What a request needs of a connection.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Wants {
-    /// It has a body.
+    /// It has a body, or a file as DATA.
     pub(super) body: bool,
     /// A connection to itself.
     pub(super) single: bool,

@@ -12,12 +12,15 @@ use http_body::Body;
 
 use super::balance::Balance;
 use super::body::ResponseBody;
+use super::data::Data;
 use super::error::Error;
 use super::exchange::{Call, Failure, OnInterim, Outcome};
 use super::mapping::MappingError;
 use super::place::Wants;
 use super::pool::Pool;
 use super::stderr::OnStderr;
+use super::streams::Streams;
+use super::trace::Trace;
 use super::upload::Upload;
 use super::{BoxError, Config};
 use crate::http::params::{self, About};
@@ -36,7 +39,14 @@ where
 {
     let (parts, body) = request.into_parts();
     let parts = Box::new(parts);
-    let role = (parts.extensions.get::<Role>().copied()).unwrap_or(Role::Responder);
+    let role = match (
+        parts.extensions.get::<Role>(),
+        parts.extensions.get::<Data>(),
+    ) {
+        (Some(role), _) => *role,
+        (None, Some(_)) => Role::Filter,
+        (None, None) => Role::Responder,
+    };
     let has_body = !body.is_end_stream() && role != Role::Authorizer;
     let stated = parts.headers.get(CONTENT_LENGTH).map(|value| {
         let text = value.to_str().ok().filter(|_| has_body);
@@ -78,9 +88,10 @@ async fn follow(
     }
     let most = balance.config.local_redirects;
     let mut call = make(&balance.config, &parts, role, length, upload)?;
+    let follows = most > 0 && !call.streams.is_filtered();
     let mut redirects = 0;
     loop {
-        match attempts(balance, &mut call, most > 0).await? {
+        match attempts(balance, &mut call, follows).await? {
             Outcome::Response(response) => return Ok(response),
             Outcome::Redirect(_) if redirects == most => return Err(Error::Redirects),
             Outcome::Redirect(uri) => {
@@ -112,22 +123,33 @@ fn make(
     length: Option<u64>,
     upload: Upload,
 ) -> Result<Call, Error> {
+    let data = parts
+        .extensions
+        .get::<Data>()
+        .filter(|_| role == Role::Filter);
+    if role == Role::Filter && data.is_none() {
+        return Err(Error::Request(MappingError::NoData));
+    }
     let about = About {
         mapping: &config.mapping,
         role,
         length,
         body: !upload.is_empty(),
+        data: data.map(Data::params),
         most: config.params_bytes,
     };
     let encoded = params::encode(parts, about).map_err(Error::Request)?;
+    let data = data.map(Data::open).transpose()?;
+    let data = data.map(|file| Upload::data(file, config.replay_buffer));
     Ok(Call {
         method: parts.method.clone(),
         path: parts.uri.path().into(),
         role,
         encoded,
-        upload,
+        streams: Streams::new(upload, data),
         on_interim: parts.extensions.get::<OnInterim>().cloned(),
         on_stderr: parts.extensions.get::<OnStderr>().cloned(),
+        trace: parts.extensions.get::<Trace>().cloned(),
     })
 }
 
@@ -139,13 +161,16 @@ async fn attempts(
 ) -> Result<Outcome, Error> {
     let mut pools = balance.pools().await?;
     let wants = Wants {
-        body: !call.upload.is_empty(),
+        body: !call.streams.is_empty(),
         single: false,
     };
     let mut tried: Vec<Arc<Pool>> = Vec::new();
     let mut pool = balance.choose(&pools, &[]).ok_or(Error::Closed)?;
     let mut attempt = 0;
     loop {
+        if let Some(trace) = &call.trace {
+            trace.goes_to(&pool.name, attempt > 0);
+        }
         let failure = match pool.acquire(wants).await {
             Ok(place) => match call.attempt(place, redirects).await {
                 Ok(outcome) => return Ok(outcome),
@@ -158,7 +183,7 @@ async fn attempts(
             },
         };
         let again = failure.unprocessed || (failure.stale && is_idempotent(&call.method));
-        if !again || attempt == balance.config.retries || !call.upload.rewind() {
+        if !again || attempt == balance.config.retries || !call.streams.rewind() {
             return Err(failure.error);
         }
         attempt += 1;

@@ -1,4 +1,4 @@
-//! The body of a request on its way to STDIN.
+//! The body of a request on its way to STDIN, or the file of a filter on its way to DATA.
 //!
 //! What was sent is kept until the response begins, up to a limit, so that the request can be sent
 //! again.
@@ -13,14 +13,28 @@ use bytes::{Buf, Bytes};
 use http_body::Body;
 use http_body_util::BodyExt;
 
+use super::BoxError;
+use super::data::{Again, Opened};
 use super::error::Error;
 use super::shared::Shared;
 
-type BoxError = Box<dyn std::error::Error + Send + Sync>;
-type BoxBody = Pin<Box<dyn Body<Data = Bytes, Error = BoxError> + Send>>;
+pub(super) type BoxBody = Pin<Box<dyn Body<Data = Bytes, Error = BoxError> + Send>>;
 
-/// A request body, and how much of it went.
+pub(super) fn boxed<B>(body: B) -> BoxBody
+where
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<BoxError>,
+{
+    let to_bytes = |frame: http_body::Frame<B::Data>| {
+        frame.map_data(|mut data| data.copy_to_bytes(data.remaining()))
+    };
+    Box::pin(body.map_frame(to_bytes).map_err(Into::into))
+}
+
+/// The content of a stream, and how much of it went.
 pub(super) struct Upload {
+    output: Output,
     /// `None`: it was read to its end, or there is none.
     body: Option<BoxBody>,
     /// What the body gave and the connection has not taken.
@@ -33,8 +47,11 @@ pub(super) struct Upload {
     whole: bool,
     /// Which of `kept` goes next, when the request is sent again.
     replay: usize,
-    /// Bytes that are still to come, if the length was announced.
+    /// The length, if it was announced, and how many bytes of it are still to come.
+    announced: Option<u64>,
     left: Option<u64>,
+    /// Makes `body` from its start.
+    again: Option<Again>,
     ended: bool,
     /// Whether it waits for the application, and not for the body.
     pub(super) is_held: bool,
@@ -49,13 +66,26 @@ impl Upload {
         B::Data: Send,
         B::Error: Into<BoxError>,
     {
-        let body = (!body.is_end_stream()).then(|| -> BoxBody {
-            let to_bytes = |frame: http_body::Frame<B::Data>| {
-                frame.map_data(|mut data| data.copy_to_bytes(data.remaining()))
-            };
-            Box::pin(body.map_frame(to_bytes).map_err(Into::into))
-        });
+        let body = (!body.is_end_stream()).then(|| boxed(body));
+        Self::of(Output::Stdin, body, announced, most_kept)
+    }
+
+    /// A file for DATA. Nothing of it is kept if it can be begun again.
+    pub(super) fn data(file: Opened, most_kept: usize) -> Self {
+        let most_kept = match file.again {
+            Some(_) => 0,
+            None => most_kept,
+        };
+        let length = Some(file.length);
         Self {
+            again: file.again,
+            ..Self::of(Output::Data, Some(file.body), length, most_kept)
+        }
+    }
+
+    fn of(output: Output, body: Option<BoxBody>, announced: Option<u64>, most_kept: usize) -> Self {
+        Self {
+            output,
             body,
             chunk: Bytes::new(),
             kept: Vec::new(),
@@ -63,7 +93,9 @@ impl Upload {
             most_kept,
             whole: true,
             replay: 0,
+            announced,
             left: announced,
+            again: None,
             ended: false,
             is_held: false,
             has_moved: false,
@@ -103,15 +135,27 @@ impl Upload {
     /// Goes back to the start. `false`: that is not there any more.
     pub(super) fn rewind(&mut self) -> bool {
         if self.whole {
-            self.chunk = Bytes::new();
             self.replay = 0;
-            self.ended = false;
+        } else if let Some(again) = &self.again {
+            self.body = Some(again());
+            self.left = self.announced;
+            self.whole = true;
+        } else {
+            return false;
         }
-        self.whole
+        self.chunk = Bytes::new();
+        self.ended = false;
+        true
     }
 
     /// It will not be sent again.
     pub(super) fn forget(&mut self) {
+        self.again = None;
+        self.give_up();
+    }
+
+    /// What is kept is not all of it any more.
+    fn give_up(&mut self) {
         self.whole = false;
         if self.replay >= self.kept.len() {
             self.kept = Vec::new();
@@ -131,7 +175,7 @@ impl Upload {
         }
         loop {
             while !self.chunk.is_empty() {
-                let written = shared.poll_write(cx, handle, Output::Stdin, &self.chunk);
+                let written = shared.poll_write(cx, handle, self.output, &self.chunk);
                 if written.is_pending() {
                     self.is_held = true;
                 }
@@ -147,27 +191,43 @@ impl Upload {
             }
             let Some(body) = &mut self.body else {
                 if self.left.is_some_and(|left| left > 0) {
-                    return Poll::Ready(Err(Error::BodyLength));
+                    return Poll::Ready(Err(self.wrong_length()));
                 }
                 self.ended = true;
-                shared.end(handle, Output::Stdin);
+                shared.end(handle, self.output);
                 return Poll::Ready(Ok(()));
             };
+            if !matches!(shared.ended(handle), Ok(None)) {
+                // Nobody wants more of it.
+                return Poll::Ready(Ok(()));
+            }
             match ready!(body.as_mut().poll_frame(cx)) {
                 None => self.body = None,
-                Some(Err(error)) => return Poll::Ready(Err(Error::Body(error.into()))),
+                Some(Err(error)) => {
+                    return Poll::Ready(Err(match self.output {
+                        Output::Data => Error::Data(error.into()),
+                        Output::Params | Output::Stdin => Error::Body(error.into()),
+                    }));
+                }
                 Some(Ok(frame)) => {
                     // CGI has no trailers.
                     let Ok(data) = frame.into_data() else {
                         continue;
                     };
-                    if let Some(left) = &mut self.left {
-                        let length = data.len() as u64;
-                        *left = left.checked_sub(length).ok_or(Error::BodyLength)?;
+                    if let Some(left) = self.left {
+                        let rest = left.checked_sub(data.len() as u64);
+                        self.left = Some(rest.ok_or_else(|| self.wrong_length())?);
                     }
                     self.take(data);
                 }
             }
+        }
+    }
+
+    fn wrong_length(&self) -> Error {
+        match self.output {
+            Output::Data => Error::DataLength,
+            Output::Params | Output::Stdin => Error::BodyLength,
         }
     }
 
@@ -182,7 +242,7 @@ impl Upload {
             self.kept.push(data.clone());
             self.replay = self.kept.len();
         } else {
-            self.forget();
+            self.give_up();
         }
         self.chunk = data;
     }

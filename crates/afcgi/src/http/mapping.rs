@@ -182,6 +182,8 @@ pub enum MappingError {
     Connect,
     /// The parameters are longer than the limit.
     TooLong,
+    /// The role is that of a filter, and there is no [`Data`](crate::client::Data) for it.
+    NoData,
 }
 
 impl MappingError {
@@ -192,6 +194,7 @@ impl MappingError {
             Self::NoScript => StatusCode::NOT_FOUND,
             Self::Connect => StatusCode::NOT_IMPLEMENTED,
             Self::TooLong => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::NoData => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
 }
@@ -205,6 +208,7 @@ impl fmt::Display for MappingError {
             Self::Host => "the request has several Host fields",
             Self::Connect => "the method CONNECT is for proxies",
             Self::TooLong => "the parameters of the request are over the limit of bytes",
+            Self::NoData => "there is no file for the filter",
         })
     }
 }

@@ -57,6 +57,9 @@ pub(crate) struct About<'a> {
     pub(crate) length: Option<u64>,
     /// Whether there is a body.
     pub(crate) body: bool,
+    /// What is known of the file of a filter: how long it is, and when it was last modified, in seconds
+    /// since 1970.
+    pub(crate) data: Option<(u64, Option<u64>)>,
     pub(crate) most: usize,
 }
 
@@ -82,6 +85,12 @@ pub(crate) fn encode(parts: &Parts, about: About<'_>) -> Result<Encoded, Mapping
         }
         if let Some(content_type) = parts.headers.get(CONTENT_TYPE) {
             list.push(b"CONTENT_TYPE", content_type.as_bytes());
+        }
+    }
+    if let Some((length, modified)) = about.data {
+        list.push(b"FCGI_DATA_LENGTH", length.to_string().as_bytes());
+        if let Some(modified) = modified {
+            list.push(b"FCGI_DATA_LAST_MOD", modified.to_string().as_bytes());
         }
     }
     header_fields(&mut list, &parts.headers);

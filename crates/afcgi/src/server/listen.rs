@@ -8,7 +8,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
-use rustix::fd::OwnedFd;
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::net::AddressFamily;
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -129,6 +129,17 @@ impl Listener {
     pub fn is_public(&self) -> bool {
         self.local_addr()
             .is_some_and(|addr| !addr.ip().to_canonical().is_loopback())
+    }
+}
+
+/// The socket: for those who accept connections themselves. A duplicate of the descriptor goes on listening when this is
+/// dropped, but the file of a unix socket is removed then.
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match &self.socket {
+            ListenSocket::Tcp(listener) => listener.as_fd(),
+            ListenSocket::Unix(listener) => listener.as_fd(),
+        }
     }
 }
 
@@ -308,7 +319,11 @@ mod tests {
         assert!(path.exists());
         let second = Listener::bind_with(&address, options).unwrap();
         assert!(UnixStream::connect(&path).is_ok());
+        // Whoever has the socket may accept connections from it, but it has no file any more.
+        let socket = UnixListener::from(second.as_fd().try_clone_to_owned().unwrap());
+        assert!(socket.accept().is_ok());
         drop(second);
+        assert!(!path.exists());
 
         fs::write(&path, "precious").unwrap();
         assert!(Listener::bind_with(&address, options).is_err());

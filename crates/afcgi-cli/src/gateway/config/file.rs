@@ -9,15 +9,18 @@ use toml::Spanned;
 
 use super::ConfigError;
 use super::meaning::Position;
-use super::values::{Patience, Size, Span, Text};
+use super::values::{Mode, Patience, Size, Span, Text};
 use crate::gateway::access::Network;
+use crate::logging::LogFormat;
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct File {
     pub(super) listen: Option<Spanned<Vec<Text<Address>>>>,
     pub(super) admin: Option<Text<Address>>,
+    pub(super) socket_mode: Option<Text<Mode>>,
     pub(super) access_log: Option<PathBuf>,
+    pub(super) log_format: Option<Text<LogFormat>>,
     pub(super) trusted_proxies: Vec<Text<Network>>,
     pub(super) tls: Option<Tls>,
     pub(super) limits: Limits,
@@ -91,6 +94,7 @@ pub(super) struct Route {
     #[serde(default)]
     pub(super) remove_response_headers: Vec<Spanned<String>>,
     pub(super) authorizer: Option<Spanned<String>>,
+    pub(super) filter: Option<Spanned<String>>,
     #[serde(default)]
     pub(super) sendfile: BTreeMap<String, Spanned<PathBuf>>,
     pub(super) body: Option<Size>,

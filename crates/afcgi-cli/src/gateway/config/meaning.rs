@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use afcgi::Address;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
 use toml::Spanned;
@@ -47,20 +46,6 @@ impl Settings {
                 "`listen` is empty: expected addresses, such as [\"127.0.0.1:8888\"]",
             ));
         }
-        if let Some(listen) = &file.listen
-            && let Some(unix) = listen
-                .get_ref()
-                .iter()
-                .find(|address| matches!(address.0, Address::Unix(_)))
-        {
-            return Err(position.at(
-                listen,
-                format!(
-                    "cannot listen on `{}`: expected HOST:PORT, *:PORT or [IPv6]:PORT",
-                    unix.0
-                ),
-            ));
-        }
         let listen = file.listen.map(Spanned::into_inner).unwrap_or_default();
         let limits = limits(&file.limits, &position)?;
         let mut upstreams = BTreeMap::new();
@@ -88,11 +73,13 @@ impl Settings {
         Ok(Self {
             listen: listen.into_iter().map(|address| address.0).collect(),
             admin: file.admin.map(|address| address.0),
+            socket_mode: file.socket_mode.map(|mode| mode.0.0),
             tls: file.tls.map(|tls| Tls {
                 cert: tls.cert,
                 key: tls.key,
             }),
             access_log: file.access_log,
+            log_format: file.log_format.map(|format| format.0).unwrap_or_default(),
             trusted: file
                 .trusted_proxies
                 .into_iter()
@@ -250,6 +237,10 @@ fn route_of(
     };
     route.upstream = file.upstream.as_ref().map(known).transpose()?;
     route.authorizer = file.authorizer.as_ref().map(known).transpose()?;
+    route.filter = file.filter.as_ref().map(known).transpose()?;
+    if let (Some(filter), None) = (&file.filter, &file.root) {
+        return Err(position.at(filter, "`filter` needs a `root`: files go through it"));
+    }
     if route.upstream.is_none() && file.root.is_none() {
         return Err(position.at(
             spanned,
@@ -423,6 +414,8 @@ mod tests {
         for (text, place, words) in [
             ("listen = [\"x\"]", "1:11", "expected HOST:PORT"),
             ("listen = []", "1:10", "expected addresses"),
+            ("socket_mode = \"rw\"", "1:15", "octal"),
+            ("log_format = \"xml\"", "1:14", "\"text\" or \"json\""),
             ("\nlisten = 5", "2:10", "sequence"),
             ("[limits]\nbody = \"1T\"", "2:8", "100M"),
             ("[limits]\nheader = 1", "2:10", "8K"),
@@ -447,6 +440,16 @@ mod tests {
             ("[[route]]\npath = \"/a\"", "1:1", "leads nowhere"),
             ("[[route]]\nupstream = \"a\"", "2:12", "no upstream `a`"),
             ("[[route]]\nroot = \"/no/such\"", "2:8", "folder"),
+            (
+                "[[route]]\nroot = \"/\"\nfilter = \"f\"",
+                "3:10",
+                "no upstream `f`",
+            ),
+            (
+                "[upstream.f]\naddresses = [\":1\"]\n[[route]]\nupstream = \"f\"\nfilter = \"f\"",
+                "5:10",
+                "needs a `root`",
+            ),
             (
                 "[[route]]\nroot = \"/\"\npath = \"a\"",
                 "3:8",
@@ -478,6 +481,7 @@ mod tests {
                 "already",
             ),
             ("trusted_proxies = [\"10.0.0.0/40\"]", "1:20", "10.0.0.0/8"),
+            ("trusted_proxies = [\"unix:\"]", "1:20", "`unix`"),
             ("a = ", "1:5", ""),
         ] {
             let error = error(text);

@@ -17,7 +17,9 @@ use http::{HeaderName, HeaderValue};
 
 use super::Arguments;
 use super::access::Network;
+use crate::logging::LogFormat;
 use meaning::folder;
+pub(crate) use values::Mode;
 
 /// Where to listen unless told otherwise.
 const LISTEN: &str = "127.0.0.1:8888";
@@ -34,9 +36,13 @@ const COLLECT_BODY: u64 = 1 << 20;
 pub(crate) struct Settings {
     pub(crate) listen: Vec<Address>,
     pub(crate) admin: Option<Address>,
+    /// Permission bits of unix sockets; `None`: as the umask makes them.
+    pub(crate) socket_mode: Option<u32>,
     pub(crate) tls: Option<Tls>,
     /// A file, or `-` for standard output.
     pub(crate) access_log: Option<PathBuf>,
+    /// Of the access log and of STDERR.
+    pub(crate) log_format: LogFormat,
     pub(crate) trusted: Vec<Network>,
     pub(crate) limits: Limits,
     pub(crate) upstreams: BTreeMap<String, Upstream>,
@@ -141,6 +147,8 @@ pub(crate) struct Route {
     pub(crate) request_headers: HeaderRules,
     pub(crate) response_headers: HeaderRules,
     pub(crate) authorizer: Option<String>,
+    /// What files go through.
+    pub(crate) filter: Option<String>,
     /// Prefixes of `X-Accel-Redirect`, and the folders they stand for; `X-Sendfile` names a file in one of
     /// the folders.
     pub(crate) sendfile: Vec<(String, PathBuf)>,
@@ -234,8 +242,10 @@ impl Settings {
         Self {
             listen: Vec::new(),
             admin: None,
+            socket_mode: None,
             tls: None,
             access_log: None,
+            log_format: LogFormat::default(),
             trusted: Vec::new(),
             limits: Limits {
                 requests: EMBEDDED,
@@ -259,8 +269,14 @@ impl Settings {
         if let Some(admin) = &arguments.admin {
             self.admin = Some(admin.clone());
         }
+        if let Some(mode) = arguments.socket_mode {
+            self.socket_mode = Some(mode.0);
+        }
         if let Some(log) = &arguments.access_log {
             self.access_log = Some(log.clone());
+        }
+        if let Some(format) = arguments.log_format {
+            self.log_format = format;
         }
         self.trusted.extend(&arguments.trusted_proxies);
         if let (Some(cert), Some(key)) = (&arguments.tls_cert, &arguments.tls_key) {
@@ -345,6 +361,7 @@ impl Route {
             request_headers: HeaderRules::default(),
             response_headers: HeaderRules::default(),
             authorizer: None,
+            filter: None,
             sendfile: Vec::new(),
             body: None,
         }

@@ -73,6 +73,25 @@ impl FromStr for Patience {
     }
 }
 
+/// Permission bits of a file, in octal: `660`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Mode(pub(crate) u32);
+
+impl FromStr for Mode {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+        match u32::from_str_radix(text, 8) {
+            Ok(mode @ 0..=0o777) if digits => Ok(Self(mode)),
+            _ => Err(format!(
+                "`{}` is no mode: expected permission bits in octal, such as \"660\"",
+                text.escape_debug()
+            )),
+        }
+    }
+}
+
 /// A number of bytes: `65536`, or as text with K, M or G for powers of 1024.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Size(pub(crate) u64);
@@ -140,6 +159,10 @@ mod tests {
         assert_eq!("1m 30s".parse(), Ok(Span(Duration::from_secs(90))));
         for bad in ["", "0s", "5", "never"] {
             assert!(bad.parse::<Span>().is_err(), "{bad}");
+        }
+        assert_eq!("0660".parse(), Ok(Mode(0o660)));
+        for bad in ["", "8", "1000", "+7", "rw"] {
+            assert!(bad.parse::<Mode>().is_err(), "{bad}");
         }
         assert_eq!("never".parse(), Ok(Patience(None)));
         assert!("ever".parse::<Patience>().unwrap_err().contains("never"));

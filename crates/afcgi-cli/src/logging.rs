@@ -1,0 +1,60 @@
+//! What the program says on STDERR: as text, or as JSON for programs that read it.
+
+use std::error::Error;
+use std::io::{self, IsTerminal};
+use std::str::FromStr;
+use std::sync::OnceLock;
+
+use tracing_subscriber::EnvFilter;
+
+/// How a log is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogFormat {
+    /// Lines for people.
+    #[default]
+    Text,
+    /// A JSON object on each line.
+    Json,
+}
+
+impl FromStr for LogFormat {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "text" => Ok(Self::Text),
+            "json" => Ok(Self::Json),
+            _ => Err(format!(
+                "`{}` is no format of a log: expected \"text\" or \"json\"",
+                text.escape_debug()
+            )),
+        }
+    }
+}
+
+/// How STDERR is written, once that is known.
+static FORMAT: OnceLock<LogFormat> = OnceLock::new();
+
+/// Logs to STDERR what `RUST_LOG` asks for: `info` if it does not. Only the first call counts.
+pub fn init(format: LogFormat) {
+    if FORMAT.set(format).is_err() {
+        return;
+    }
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_target(false);
+    match format {
+        LogFormat::Text => builder.with_ansi(io::stderr().is_terminal()).init(),
+        LogFormat::Json => builder.json().flatten_event(true).init(),
+    }
+}
+
+/// Says why the program ends: in a line of the log where that is to be read by programs.
+pub fn fail(name: &str, error: &(dyn Error + 'static)) {
+    match FORMAT.get() {
+        Some(LogFormat::Json) => tracing::error!(error, "afcgi {name} cannot go on"),
+        Some(LogFormat::Text) | None => eprintln!("afcgi {name}: {error}"),
+    }
+}

@@ -8,7 +8,7 @@ use std::time::Duration;
 use afcgi_interop::fake::{Fake, end, next_request, response, values, write};
 use afcgi_interop::http::{client, get_ok, noise};
 use afcgi_interop::own::Own;
-use afcgi_interop::raw;
+use afcgi_interop::raw::{self, kind, record};
 use afcgi_interop::wait::{SOON, eventually};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -290,7 +290,8 @@ async fn answers_with_a_head_that_is_none() {
     }
 }
 
-/// Between the last byte and END_REQUEST there may be a while, which the client does not wait for if it knows the length.
+/// Between the last byte and END_REQUEST there may be a while, which the client does not wait for if it knows the length. What the application
+/// has to say by then is logged.
 #[tokio::test]
 async fn takes_its_time_to_end() {
     const PAUSE: Duration = Duration::from_millis(50);
@@ -300,12 +301,19 @@ async fn takes_its_time_to_end() {
             tokio::time::sleep(PAUSE).await;
             write(&mut socket, &stdout(id, b"def")).await;
             tokio::time::sleep(PAUSE).await;
-            write(&mut socket, &end(id, 0)).await;
+            let late = format!("said late by {id}\n");
+            let late = record(kind::STDERR, id, late.as_bytes());
+            write(&mut socket, &[late, end(id, 0)].concat()).await;
         }
     })
     .await;
     let gateway = Own::before(app.port(), "").await;
     assert_eq!(get_ok(&client(), &gateway.url("/")).await, "abcdef");
+    let said = ["path=/", "said late by 1"];
+    gateway.logs(&said).await;
+    let head = client().head(gateway.url("/head")).send().await;
+    assert_eq!(head.expect("a head").status(), 200);
+    gateway.logs(&["path=/head", "said late by"]).await;
     gateway.is_idle().await;
     let line = eventually("the access log has it", SOON, || async {
         let log = gateway.access_log();

@@ -84,8 +84,13 @@ async fn requests_finish() {
     rig.active(1).await;
     rig.signal(Signal::TERM);
     rig.logs(&["stopping", "requests=1"]).await;
-    let refused = tokio::net::TcpStream::connect(("127.0.0.1", rig.port)).await;
-    assert!(refused.is_err());
+    eventually("it takes no new connections", SOON, || async {
+        match tokio::net::TcpStream::connect(("127.0.0.1", rig.port)).await {
+            Ok(_) => Err("it does".to_owned()),
+            Err(_) => Ok(()),
+        }
+    })
+    .await;
     let health = get(&client, &rig.admin_url("/health")).await;
     assert_eq!(
         (health.status().as_u16(), &*health.text().await.unwrap()),

@@ -15,6 +15,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Sleep;
 
 use super::error::{Awaited, Error};
+use super::linger::linger;
 use super::place::Place;
 use super::stderr::Stderr;
 use super::streams::Streams;
@@ -190,6 +191,19 @@ impl Open {
             timer.as_mut().reset(now.checked_add(wait).unwrap_or(far));
         }
         timer.as_mut().poll(cx)
+    }
+}
+
+impl Drop for ResponseBody {
+    fn drop(&mut self) {
+        let Some(open) = self.open.take() else {
+            return;
+        };
+        // Whoever knows the length asks for no more.
+        if self.first.is_empty() && open.place.gently && open.upload.is_none() {
+            let Open { place, stderr, .. } = *open;
+            linger(place, stderr);
+        }
     }
 }
 

@@ -16,6 +16,7 @@ use tokio::time::Sleep;
 
 use super::body::ResponseBody;
 use super::error::{Awaited, Error};
+use super::linger::linger;
 use super::place::Place;
 use super::shared::Begin;
 use super::stderr::{OnStderr, Stderr};
@@ -166,6 +167,8 @@ impl Exchange<'_> {
             if let Poll::Ready(result) = self.poll_send(cx) {
                 result?;
             }
+            // The driver may be at work on another thread: what came before the end is there to be read once the end was seen.
+            let ended = self.place.shared.ended(self.place.handle);
             self.stderr.read(&self.place);
             while let Read::Content(content) = self.read() {
                 self.answered = true;
@@ -174,7 +177,7 @@ impl Exchange<'_> {
                     return Poll::Ready(Ok(answer));
                 }
             }
-            if let Some(end) = self.place.shared.ended(self.place.handle)? {
+            if let Some(end) = ended? {
                 let refused = end.protocol_status != ProtocolStatus::RequestComplete;
                 return Poll::Ready(Err(match refused {
                     true => Error::Refused(end.protocol_status),
@@ -328,9 +331,12 @@ impl Exchange<'_> {
         }
         streams.forget();
         if answer::is_bodiless(method, answer.status) {
-            // What the application has to add is nothing to anybody. One that reads on to know what the
-            // body would be waits for a file that is not sent.
+            // What the application has to add is nothing to anybody, but for the log. One that reads on to
+            // know what the body would be waits for a file that is not sent.
             place.gently = uploaded || !streams.is_filtered() || *method != Method::HEAD;
+            if uploaded {
+                linger(place, stderr);
+            }
             return Ok(Outcome::Response(response));
         }
         let rest = (!uploaded).then(|| streams.take());

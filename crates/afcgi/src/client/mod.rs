@@ -41,6 +41,7 @@ mod connection;
 mod data;
 mod error;
 mod exchange;
+mod linger;
 mod mount;
 mod place;
 mod pool;

@@ -6,6 +6,7 @@
 
 mod access;
 mod admin;
+mod ask;
 mod body;
 mod config;
 mod connection;

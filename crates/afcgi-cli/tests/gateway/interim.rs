@@ -32,6 +32,11 @@ pub(crate) async fn app(word: &Arc<Semaphore>) -> u16 {
                     let all = [HINT, others, HINT, head, &"x".repeat(LARGE)].concat();
                     stdout.write(all.as_bytes()).await?;
                 }
+                b"/endless" => while stdout.write(HINT.as_bytes()).await.is_ok() {},
+                b"/tunnel" => {
+                    let head = "Status: 101\r\nUpgrade: words\r\n\r\nwelcome";
+                    stdout.write([HINT, head].concat().as_bytes()).await?;
+                }
                 b"/echo" => {
                     stdout.write(HINT.as_bytes()).await?;
                     stdout.flush().await?;
@@ -162,4 +167,38 @@ async fn not_from_an_authorizer() {
     let answer = rig.raw(request).await;
     assert_eq!(answer.matches("103 Early Hints").count(), 1, "{answer}");
     assert!(answer.ends_with("hello"), "{answer}");
+}
+
+/// All heads of a request share one limit, so an application that never comes to its response is at fault.
+#[tokio::test]
+async fn without_end() {
+    let (rig, _word) = rig().await;
+    let request = b"GET /endless HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    let answer = rig.raw(request).await;
+    let hints = answer.matches(HINTED).count();
+    assert!((1..=256).contains(&hints), "{hints}");
+    let last = &answer[hints * HINTED.len()..];
+    assert!(last.starts_with("HTTP/1.1 502 Bad Gateway\r\n"), "{last}");
+    rig.logs(&["no response", "/endless"]).await;
+}
+
+#[tokio::test]
+async fn before_what_has_no_body() {
+    let (rig, _word) = rig().await;
+    let mut socket = connect(&rig).await;
+    let asks = b"HEAD /all HTTP/1.1\r\nHost: x\r\n\r\n";
+    socket.write_all(asks).await.unwrap();
+    for begins in [HINTED, "HTTP/1.1 199 ", HINTED, "HTTP/1.1 200 OK\r\n"] {
+        let found = head(&mut socket).await;
+        assert!(found.starts_with(begins), "{found}");
+    }
+    let asks = b"GET /tunnel HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: words\r\n\r\n";
+    socket.write_all(asks).await.unwrap();
+    assert_eq!(head(&mut socket).await, HINTED);
+    let last = head(&mut socket).await;
+    assert!(
+        last.starts_with("HTTP/1.1 101 Switching Protocols\r\n"),
+        "{last}"
+    );
+    assert_eq!(content(&mut socket, 7).await, b"welcome");
 }

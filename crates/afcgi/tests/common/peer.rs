@@ -23,10 +23,10 @@ pub fn post(path: &str, body: impl Into<Bytes>) -> Request {
     http::Request::post(path).body(body).unwrap()
 }
 
-/// A client with limits for tests: waits are short where nothing is waited for.
+/// A client with limits for tests. An answer to GET_VALUES is waited for longer than a busy machine takes.
 pub fn client(addr: SocketAddr, change: impl FnOnce(&mut Config)) -> Client {
     let mut config = Config::default();
-    config.probe_timeout = Duration::from_millis(100);
+    config.probe_timeout = Duration::from_secs(3);
     config.retry_pause = Duration::from_millis(1);
     change(&mut config);
     let address = addr.to_string();

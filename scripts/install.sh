@@ -57,6 +57,7 @@ test_needs=(
     "chromium-driver: chromedriver"
 )
 bench_needs=(
+    "caddy: caddy"
     "haproxy: haproxy"
     "golang-go: go"
     "libfcgi-dev: /usr/include/fcgiapp.h"

@@ -18,7 +18,7 @@ pub(crate) const PROBE_WAIT: Duration = Duration::from_secs(3);
 /// application that writes as fast as it is read would not get to what others wait for.
 pub(crate) const OVERFLOW_PAUSE: Duration = Duration::from_millis(1);
 /// Bytes that are read between such pauses.
-pub(crate) const OVERFLOW_BURST: usize = 1024 * 1024;
+pub(crate) const OVERFLOW_BURST: usize = 256 * 1024;
 /// How long a connection that serves one request at a time is kept without one: it keeps a process
 /// of PHP-FPM, or all of a libfcgi application, from serving anybody else.
 pub(crate) const IDLE_WAIT: Duration = Duration::from_millis(250);

@@ -12,7 +12,7 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Response, StatusCode};
 use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::{BodyExt, Either, Full, Limited};
 use tokio::runtime::Handle;
 use tokio::time::{Instant, Sleep};
 
@@ -23,45 +23,8 @@ pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// The body of a response.
 pub(crate) type Body = UnsyncBoxBody<Bytes, BoxError>;
 
-/// The body of a request as it comes.
-#[derive(Debug)]
-pub(crate) enum Incoming {
-    One(hyper::body::Incoming),
-    Two(Content),
-}
-
-impl http_body::Body for Incoming {
-    type Data = Bytes;
-    type Error = BoxError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        match &mut *self {
-            Self::One(body) => Pin::new(body)
-                .poll_frame(cx)
-                .map(|frame| frame.map(|frame| frame.map_err(Into::into))),
-            Self::Two(body) => Pin::new(body)
-                .poll_frame(cx)
-                .map(|frame| frame.map(|frame| frame.map_err(Into::into))),
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        match self {
-            Self::One(body) => body.is_end_stream(),
-            Self::Two(body) => body.is_end_stream(),
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match self {
-            Self::One(body) => body.size_hint(),
-            Self::Two(body) => body.size_hint(),
-        }
-    }
-}
+/// The body of a request as it comes: by HTTP/1.1 or HTTP/2.
+pub(crate) type Incoming = Either<hyper::body::Incoming, Content>;
 
 /// A response that says its status, and nothing of why.
 pub(crate) fn text(status: StatusCode) -> Response<Body> {

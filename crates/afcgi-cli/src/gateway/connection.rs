@@ -156,7 +156,7 @@ where
             let on_interim = hints.on_interim();
             let stream = TokioIo::new(Hinted::new(stream, Arc::clone(&hints)));
             let service = service_fn(|request: Request<hyper::body::Incoming>| {
-                let mut request = request.map(Incoming::One);
+                let mut request = request.map(Incoming::Left);
                 if request.version() == Version::HTTP_11 {
                     request.extensions_mut().insert(on_interim.clone());
                 }

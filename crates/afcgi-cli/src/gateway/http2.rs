@@ -142,7 +142,7 @@ where
                 }
                 false => (Content::new(stream, request.headers()), None),
             };
-            let answer = (this.service)(request.map(|()| Incoming::Two(content)));
+            let answer = (this.service)(request.map(|()| Incoming::Right(content)));
             let exchange = Exchange {
                 respond,
                 hints,

@@ -14,6 +14,9 @@ pub struct Config {
     /// Requests that may hold an id at a time; 1: the application does not multiplex. Twice as many
     /// when those are counted that have ended and whose consumer has not closed them. Default: 1024.
     pub requests: u16,
+    /// Whether requests begin with FCGI_KEEP_CONN. Without it a connection is for one request:
+    /// it gets no other once that has begun, and is finished when that has ended. Default: yes.
+    pub keep_conn: bool,
     /// Bytes of STDOUT and STDERR that are held for one request until it reads them, where it is
     /// not under flow control. Default: 256 KiB.
     pub receive_buffer: usize,
@@ -67,6 +70,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             requests: 1024,
+            keep_conn: true,
             receive_buffer: 256 * 1024,
             overflow: 32 * 1024 * 1024,
             flow_control: true,

@@ -285,7 +285,7 @@ impl Connection {
         Ok(self.table.insert(id, Request::new()))
     }
 
-    /// Sends BEGIN_REQUEST, with FCGI_KEEP_CONN: the connection is ours.
+    /// Sends BEGIN_REQUEST, with FCGI_KEEP_CONN as [`Config::keep_conn`] says.
     pub fn begin(&mut self, handle: Handle, role: Role) -> Result<(), Gone> {
         let request = self.table.get_mut(handle)?;
         if request.phase != Phase::Reserved {
@@ -297,9 +297,10 @@ impl Connection {
         }
         let mut body = BeginRequest {
             role,
-            flags: KEEP_CONN,
+            flags: if self.config.keep_conn { KEEP_CONN } else { 0 },
             credit: 0,
         };
+        self.retired |= !self.config.keep_conn;
         if let Some(granted) = self.granted {
             let window = self.windows.begin(credit::initial(self.config.window));
             request.flow = Some(Flow::new(granted, window));

@@ -66,6 +66,11 @@ impl Count {
                 "requests_total",
                 "Requests that got a place on a connection.",
             ),
+            Self::Aside => names(
+                "aside",
+                "requests_aside_total",
+                "Requests that nginx sent by connections of its own, since the application does not multiplex.",
+            ),
             Self::BytesSent => names(
                 "bytes_sent",
                 "sent_bytes_total",
@@ -106,6 +111,11 @@ impl Count {
                 "retired",
                 "connections_retired_total",
                 "Shared connections that took no more requests while they were open.",
+            ),
+            Self::Astray => names(
+                "astray",
+                "requests_astray_total",
+                "Requests that were kept from a connection to another application; a defect if not 0.",
             ),
         }
     }

@@ -14,7 +14,7 @@ use afcgi::{App, Request, Role, native};
 use afcgi_proto::ProtocolStatus;
 use afcgi_testkit::record::{code, end, response};
 use bytes::Bytes;
-use common::peer::{Link, Peer, ask, body, client, get, post, text};
+use common::peer::{Link, Peer, answers_within, ask, body, client, get, post, text};
 use common::{eventually, patient, serve};
 use http_body::Frame;
 use http_body_util::{BodyExt, Full, StreamBody};
@@ -126,7 +126,7 @@ async fn r55_megabytes_pass_byte_by_byte() {
         let client = client(server.addr, |config| {
             config.connection.flow_control = controlled;
             config.multiplex = multiplex;
-            config.probe_timeout = Duration::from_secs(20);
+            answers_within(config, Duration::from_secs(20));
         });
         patient(client.ready()).await.unwrap();
         let in_pieces = {
@@ -156,7 +156,7 @@ async fn r55_megabytes_pass_byte_by_byte() {
 async fn r55_many_files_share_a_connection() {
     let server = serve(afcgi::Config::default(), flip());
     let client = client(server.addr, |config| {
-        config.probe_timeout = Duration::from_secs(20);
+        answers_within(config, Duration::from_secs(20));
     });
     patient(client.ready()).await.unwrap();
     let files = (0..20_usize).map(|number| {
@@ -284,7 +284,7 @@ async fn r53_an_early_answer_needs_no_file() {
         let server = serve(afcgi::Config::default(), app);
         let client = client(server.addr, |config| {
             config.connection.flow_control = controlled;
-            config.probe_timeout = Duration::from_secs(20);
+            answers_within(config, Duration::from_secs(20));
         });
         let watched = Watched::default();
         // A gigabyte.
@@ -542,7 +542,7 @@ async fn r51_a_file_is_begun_again() {
 async fn a_file_that_cannot_be_held_back_has_a_connection_of_its_own() {
     let peer = Peer::new().await;
     let client = client(peer.addr, |config| {
-        config.probe_timeout = Duration::from_secs(20);
+        answers_within(config, Duration::from_secs(20));
     });
     let sent = {
         let request = filtered(again(&content(100)), get("/"));

@@ -147,6 +147,7 @@ async fn a_client_may_be_told_that_nothing_is_shared() {
     let peer = Peer::new().await;
     let client = client(peer.addr, |config| {
         config.multiplex = false;
+        config.keep_conn = true;
         config.single_idle = 1;
         config.single_idle_timeout = Duration::from_millis(100);
     });
@@ -170,7 +171,8 @@ async fn a_client_may_be_told_that_nothing_is_shared() {
 async fn a_verdict_is_asked_for_again_after_a_while() {
     let peer = Peer::new().await;
     let client = client(peer.addr, |config| {
-        config.verdict_time = Duration::from_millis(50);
+        config.patience.said_no = Duration::from_millis(50);
+        config.keep_conn = true;
     });
     tokio::spawn(async move {
         peer.say_no("10").await;

@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use afcgi::client::Client;
-use afcgi_testkit::record::code;
-use common::peer::{Link, Peer, ask, client, get, text};
+use afcgi_testkit::record::{code, end};
+use common::peer::{Link, Peer, answers_within, ask, client, get, text};
 use common::{PATIENCE, eventually};
 use futures_util::FutureExt;
 use tokio::net::TcpListener;
@@ -95,7 +95,7 @@ fn who_cannot_be_connected_to_and_is_back() {
         let addr = listener.local_addr().unwrap();
         drop(listener);
         let client = client(addr, |config| {
-            config.probe_timeout = PATIENCE;
+            answers_within(config, PATIENCE);
             config.backoff = Duration::from_millis(10);
             config.backoff_most = Duration::from_millis(10);
         });
@@ -145,11 +145,36 @@ fn what_an_application_can() {
 }
 
 #[test]
+fn who_refuses_to_multiplex() {
+    watched(async |curious| {
+        let peer = Peer::new().await;
+        let client = client(peer.addr, |_| {});
+        curious.of(&client);
+        tokio::spawn(async move {
+            let mut link = peer.accept_shared().await;
+            tokio::spawn(async move {
+                while let Some(record) = link.next().await {
+                    if record.code == code::BEGIN {
+                        link.say(&end(record.id, 0, 1)).await;
+                    }
+                }
+            });
+            loop {
+                let mut link = peer.accept().await;
+                tokio::spawn(async move { link.answer_all(HELLO).await });
+            }
+        });
+        assert_eq!(text(&client, get("/")).await, "hello");
+        assert!(curious.has("gets one request per connection"));
+    });
+}
+
+#[test]
 fn who_is_silent() {
     watched(async |curious| {
         let peer = Peer::new().await;
         let client = client(peer.addr, |config| {
-            config.probe_timeout = PATIENCE;
+            answers_within(config, PATIENCE);
             config.first_byte_timeout = Some(Duration::from_millis(50));
         });
         curious.of(&client);

@@ -177,7 +177,8 @@ async fn r40_whoever_is_silent_or_closes_gets_a_connection_for_each_request() {
 async fn r40_whoever_says_no_gets_few_connections_and_they_are_used_again() {
     let peer = Peer::new().await;
     let client = client(peer.addr, |config| {
-        config.single_idle_timeout = common::PATIENCE
+        config.keep_conn = true;
+        config.single_idle_timeout = common::PATIENCE;
     });
     tokio::spawn(async move {
         peer.say_no("4").await;

@@ -9,7 +9,7 @@ use afcgi::client::{Client, Error, Trace};
 use afcgi::http;
 use axum::Router;
 use bytes::Bytes;
-use common::peer::{Peer, ask, body, client, get, post, text};
+use common::peer::{Peer, answers_within, ask, body, client, get, post, text};
 use common::{PATIENCE, eventually, patient, serve};
 use http_body_util::StreamBody;
 
@@ -54,7 +54,7 @@ async fn what_was_never_written_is_sent_again_whatever_its_method() {
     let peer = Peer::new().await;
     // Whatever was sent could be sent again.
     let client = client(peer.addr, |config| {
-        config.probe_timeout = PATIENCE;
+        answers_within(config, PATIENCE);
         config.replay_buffer = ENDLESS;
     });
     let (close, closed) = tokio::sync::oneshot::channel::<()>();
@@ -107,7 +107,7 @@ async fn what_was_never_written_is_sent_again_whatever_its_method() {
 #[tokio::test]
 async fn a_kept_connection_that_is_seen_to_be_closed_is_not_used() {
     let peer = Peer::new().await;
-    let client = client(peer.addr, |config| config.probe_timeout = PATIENCE);
+    let client = client(peer.addr, |config| answers_within(config, PATIENCE));
     let serving = tokio::spawn(async move {
         let mut link = peer.accept_controlled().await;
         link.answer(HELLO).await.unwrap();

@@ -112,6 +112,7 @@ impl Upstream {
         config.multiplex = settings.multiplex;
         config.connections = settings.connections;
         config.single_connections = settings.single_connections;
+        config.keep_conn = settings.keep_conn;
         config.single_idle = settings.single_idle;
         config.single_idle_timeout = settings.single_idle_timeout;
         config.queue = settings.queue;

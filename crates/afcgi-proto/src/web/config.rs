@@ -2,6 +2,13 @@
 
 use std::time::Duration;
 
+/// How long a connection is left alone now and then while one request overflows its buffer
+/// ([`Connection::is_overflowing`](super::Connection::is_overflowing)): an application that writes as fast
+/// as it is read would not get to what others wait for.
+pub const OVERFLOW_PAUSE: Duration = Duration::from_millis(1);
+/// Bytes that are read between such pauses.
+pub const OVERFLOW_BURST: usize = 256 * 1024;
+
 /// Limits of one connection, all of them enforced.
 ///
 /// Where requests are under flow control a connection holds at most `windows_total` plus 4 KiB for

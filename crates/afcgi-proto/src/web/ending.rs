@@ -84,6 +84,20 @@ impl Connection {
         self.lost || (self.retired && self.active() == 0)
     }
 
+    /// Whether the connection is better closed: all that is left are requests that were aborted, and one
+    /// of them had kept it from being read. There is no end of what comes of such a response, and nobody
+    /// wants it: closing stops the application.
+    pub fn is_abandoned(&self) -> bool {
+        self.stalled > 0
+            && self.draining == self.active()
+            && (self.lingering.iter()).all(|&(_, handle)| !self.lingers(handle))
+    }
+
+    /// Whether a request that was closed gently has its time to end by itself.
+    pub(super) fn lingers(&self, handle: Handle) -> bool {
+        (self.table.get(handle)).is_ok_and(|request| request.linger.is_some())
+    }
+
     /// The connection was closed by the application, is lost, or is given up: every active request
     /// ends as truncated.
     pub fn lost(&mut self) {

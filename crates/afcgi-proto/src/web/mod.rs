@@ -15,7 +15,7 @@ mod timers;
 use std::collections::VecDeque;
 use std::time::Instant;
 
-pub use config::Config;
+pub use config::{Config, OVERFLOW_BURST, OVERFLOW_PAUSE};
 use ids::Ids;
 use request::{Phase, Request, Sent};
 

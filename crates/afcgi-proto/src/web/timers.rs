@@ -38,7 +38,7 @@ impl Connection {
             && at <= now
         {
             self.lingering.pop_front();
-            if (self.table.get(handle)).is_ok_and(|request| request.linger.is_some()) {
+            if self.lingers(handle) {
                 self.send_abort(handle);
             }
         }

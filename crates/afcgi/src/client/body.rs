@@ -171,7 +171,7 @@ impl Open {
                 ready!(self.poll_timer(cx));
                 let Place { pool, shared, .. } = &self.place;
                 pool.counters.timeouts();
-                shared.doubt(self.place.began, pool.config.probe_timeout);
+                shared.doubt(self.place.began, pool.config.patience.shared);
                 return Poll::Ready(Err(Error::Timeout(Awaited::Read)));
             }
         }

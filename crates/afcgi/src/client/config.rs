@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use afcgi_proto::cgi::HeadLimits;
+use afcgi_proto::verdict::Patience;
 use afcgi_proto::web;
 
 use super::mapping::Mapping;
@@ -24,10 +25,18 @@ pub struct Config {
     pub connection: web::Config,
     /// Connections to an address that carry one request at a time: where the application does not
     /// multiplex, and for requests with a body where there is no flow control. An application may
-    /// lower it by `FCGI_MAX_CONNS`; 1 at least. Default: 64.
+    /// lower it by `FCGI_MAX_CONNS`, if it says more than 1, which each of several processes may say of
+    /// itself; 1 at least. Default: 64.
     pub single_connections: usize,
-    /// How many of those are kept without a request: each takes a process from an application such as
-    /// PHP-FPM. Of an application that did not say how many connections it takes, at most one.
+    /// Whether connections to an application that does not multiplex are kept for further requests
+    /// . The end of a response is no promise that a process is free for the next request on its
+    /// connection, nor that it takes one: a script of PHP's may work on after it, and a process may end
+    /// or be replaced. Such a request waits, or fails with [`Error::Lost`](super::Error::Lost); and each
+    /// kept connection takes a process from everybody else. Default: no, each request has a connection of
+    /// its own, which is closed after it.
+    pub keep_conn: bool,
+    /// How many connections for one request at a time are kept without a request, to an application that
+    /// multiplexes, or with `keep_conn`; half as many as an application says that it takes, at most.
     /// Default: 8.
     pub single_idle: usize,
     /// How long such a one is kept. Default: 250 ms.
@@ -40,12 +49,10 @@ pub struct Config {
     /// How long connecting may take, and looking up a name. Default: 5 s.
     pub connect_timeout: Duration,
     /// How long an application may take to answer GET_VALUES, before it counts as one that does not
-    /// multiplex; the same for the question whether it still reads a connection on which a request
-    /// timed out. Default: 3 s.
-    pub probe_timeout: Duration,
-    /// For how long an application counts as one that does not multiplex after it said so. One that
-    /// did not answer is asked again after a tenth of that. Default: 300 s.
-    pub verdict_time: Duration,
+    /// multiplex, and when it is asked again. Its `shared` is also for the question whether the
+    /// application still reads a connection on which a request timed out. Default: that of
+    /// [`Patience`], 100 ms where nothing is known of the application.
+    pub patience: Patience,
     /// How long the application may take nothing of a request's body while there is more of it, or of
     /// a connection while there is output for it. Default: 60 s.
     pub send_timeout: Duration,
@@ -67,7 +74,7 @@ pub struct Config {
     /// See `backoff`. Default: 10 s.
     pub backoff_most: Duration,
     /// How often a request may be sent again: one that was refused unprocessed or not written, or an
-    /// idempotent one whose kept connection turned out closed (see
+    /// idempotent one whose shared connection had served others and turned out closed (see
     /// [`Error::is_retryable`](super::Error::is_retryable)). Default: 2.
     pub retries: u32,
     /// How long to wait before a request that was refused is sent to the same address again, so many
@@ -80,7 +87,7 @@ pub struct Config {
     /// CONTENT_LENGTH can be told: programs such as PHP read nothing without. One that is longer is
     /// sent as it comes, without. Default: 0, so that it is sent at once.
     pub collect_body: usize,
-    /// Bytes of the parameters of a request. Default: 128 KiB.
+    /// Bytes of the parameters of a request. Default: 256 KiB.
     pub params_bytes: usize,
     /// The limits of a response head, interim ones (1xx) before it included.
     pub head: HeadLimits,
@@ -110,13 +117,13 @@ impl Default for Config {
                 ..web::Config::default()
             },
             single_connections: 64,
+            keep_conn: false,
             single_idle: 8,
             single_idle_timeout: Duration::from_millis(250),
             queue: 1024,
             queue_timeout: Duration::from_secs(10),
             connect_timeout: Duration::from_secs(5),
-            probe_timeout: Duration::from_secs(3),
-            verdict_time: Duration::from_secs(300),
+            patience: Patience::default(),
             send_timeout: Duration::from_secs(60),
             first_byte_timeout: Some(Duration::from_secs(60)),
             read_timeout: Some(Duration::from_secs(60)),
@@ -129,7 +136,7 @@ impl Default for Config {
             retry_pause: Duration::from_millis(50),
             replay_buffer: 64 * 1024,
             collect_body: 0,
-            params_bytes: 128 * 1024,
+            params_bytes: 256 * 1024,
             head: HeadLimits::default(),
             stderr_bytes: 16 * 1024,
             local_redirects: 5,

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
+use afcgi_proto::web::{OVERFLOW_BURST, OVERFLOW_PAUSE};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::runtime::RuntimeFlavor;
@@ -37,7 +38,11 @@ thread_local! {
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
-    Probing { until: Option<Instant> },
+    /// Since when, and how long connecting took.
+    Probing {
+        since: Instant,
+        round_trip: Duration,
+    },
     Ready,
 }
 
@@ -49,6 +54,7 @@ pub(super) async fn run(pool: Arc<Pool>, multiplexed: bool) {
         done: false,
     };
     let pool = Arc::clone(&opening.pool);
+    let began = Instant::now();
     let wait = pool.config.connect_timeout;
     match &pool.target {
         Target::Tcp(addr) => {
@@ -59,7 +65,7 @@ pub(super) async fn run(pool: Arc<Pool>, multiplexed: bool) {
                     if let Err(error) = io.set_nodelay(true) {
                         tracing::debug!(%error, "TCP_NODELAY is not to be had");
                     }
-                    Driver::new(io, pool, multiplexed).run().await;
+                    Driver::new(io, pool, multiplexed, began).run().await;
                 }
                 None => drop(pool),
             }
@@ -67,7 +73,7 @@ pub(super) async fn run(pool: Arc<Pool>, multiplexed: bool) {
         Target::Unix(path) => {
             let connected = timeout(wait, UnixStream::connect(path)).await;
             if let Some(io) = opening.check(connected) {
-                Driver::new(io, pool, multiplexed).run().await;
+                Driver::new(io, pool, multiplexed, began).run().await;
             }
         }
     }
@@ -115,6 +121,10 @@ struct Driver<IO> {
     held_back: Vec<u8>,
     /// Since when the socket has taken nothing.
     full_since: Option<Instant>,
+    /// Bytes that were read since the last pause, and until when that lasts which there is now and then
+    /// while a response overflows its buffer.
+    burst: usize,
+    read_at: Option<Instant>,
     expires: Option<Instant>,
     timer: Option<Pin<Box<Sleep>>>,
     /// On a runtime of several threads: whether the tasks that are ready had their turn before what
@@ -123,13 +133,15 @@ struct Driver<IO> {
 }
 
 impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
-    fn new(io: IO, pool: Arc<Pool>, multiplexed: bool) -> Self {
+    /// `began`: when connecting did.
+    fn new(io: IO, pool: Arc<Pool>, multiplexed: bool, began: Instant) -> Self {
         let now = Instant::now();
         let shared = pool.connected(multiplexed);
         let phase = if multiplexed {
             shared.lock().connection.probe();
             Phase::Probing {
-                until: now.checked_add(pool.config.probe_timeout),
+                since: now,
+                round_trip: now.saturating_duration_since(began),
             }
         } else {
             Phase::Ready
@@ -142,6 +154,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
             phase,
             held_back: Vec::new(),
             full_since: None,
+            burst: 0,
+            read_at: None,
             timer: None,
             gathered: false,
         }
@@ -195,6 +209,11 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
             state.received_at = now;
             let taken = state.connection.receive(now, received);
             self.shared.take_events(&mut state, &mut told);
+            self.burst = self.burst.saturating_add(received.len());
+            if self.burst >= OVERFLOW_BURST && state.connection.is_overflowing() {
+                self.burst = 0;
+                self.read_at = now.checked_add(OVERFLOW_PAUSE);
+            }
             drop(state);
             let taken = taken.map_err(Lost::Protocol)?;
             self.held_back.extend_from_slice(&received[taken..]);
@@ -270,7 +289,9 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
             return Err(io_lost(error));
         }
         let probing = match self.phase {
-            Phase::Probing { until } => until,
+            Phase::Probing { since, round_trip } => {
+                after(Some(since), self.pool.patience(round_trip))
+            }
             Phase::Ready => None,
         };
         if probing.is_some_and(|at| at <= now) {
@@ -319,7 +340,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
             self.tell(told);
             return Ok(true);
         }
-        let due = [full, probing, idle, expires, state.check_until, deadline];
+        let check = state.check_until;
+        let due = [full, probing, idle, expires, check, deadline, self.read_at];
         drop(state);
         let Some(due) = due.into_iter().flatten().min() else {
             return Ok(false);
@@ -341,8 +363,10 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
         loop {
             let now = Instant::now();
             self.shared.lock().unpark();
+            self.read_at = self.read_at.filter(|&at| at > now);
             let mut received = 0;
             while received < READ
+                && self.read_at.is_none()
                 && let Poll::Ready(count) = self.poll_input(cx, now)
             {
                 received += count?;
@@ -363,7 +387,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
             }
             let due = self.poll_timer(cx, now)?;
             let mut state = self.shared.lock();
-            if state.connection.is_finished() {
+            if state.is_done() {
                 return Poll::Ready(Ok(()));
             }
             if received >= READ {

@@ -62,7 +62,7 @@ pub(super) struct Failure {
     pub(super) error: Error,
     /// Whether the application is sure not to have worked on the request.
     pub(super) unprocessed: bool,
-    /// Whether the connection turned out closed, which others had used before, and nothing came.
+    /// Whether a shared connection turned out closed, which others had used before, and nothing came.
     pub(super) stale: bool,
 }
 
@@ -106,7 +106,7 @@ impl Call {
                 if let Error::Timeout(_) = error {
                     let place = &exchange.place;
                     place.pool.counters.timeouts();
-                    place.shared.doubt(place.began, config.probe_timeout);
+                    place.shared.doubt(place.began, config.patience.shared);
                 }
                 return Err(failure(&exchange.place, error, answered));
             }
@@ -133,7 +133,8 @@ fn failure(place: &Place, error: Error, answered: bool) -> Failure {
     }
     Failure {
         unprocessed: !answered && (error.is_retryable() || (lost && !written)),
-        stale: !answered && lost && place.kept,
+        // Where one request follows another on a connection, the application may have worked on it.
+        stale: !answered && lost && place.kept && place.shared.multiplexed,
         error,
     }
 }

@@ -352,6 +352,11 @@ impl State {
         takes.then(|| self.connection.active())
     }
 
+    /// Whether the connection is to be closed now.
+    pub(super) fn is_done(&self) -> bool {
+        self.connection.is_finished() || self.connection.is_abandoned()
+    }
+
     /// Whether it holds no request that the application knows of.
     pub(super) fn is_quiet(&self) -> bool {
         self.connection.active() == 0
@@ -378,10 +383,7 @@ impl State {
     /// Wakes the driver if there is something for it to do.
     fn wake_driver(&mut self) {
         let output = !self.socket_full && !self.connection.transmit().is_empty();
-        if output
-            || (self.held_back && !self.connection.is_blocked())
-            || self.connection.is_finished()
-        {
+        if output || (self.held_back && !self.connection.is_blocked()) || self.is_done() {
             self.wake_driver_now();
         }
     }

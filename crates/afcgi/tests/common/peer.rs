@@ -23,10 +23,18 @@ pub fn post(path: &str, body: impl Into<Bytes>) -> Request {
     http::Request::post(path).body(body).unwrap()
 }
 
+/// An answer to GET_VALUES is waited for so long, whatever is known of the application.
+pub fn answers_within(config: &mut Config, wait: Duration) {
+    config.patience.unknown = wait;
+    config.patience.shared = wait;
+    config.patience.beside = wait;
+}
+
 /// A client with limits for tests. An answer to GET_VALUES is waited for longer than a busy machine takes.
 pub fn client(addr: SocketAddr, change: impl FnOnce(&mut Config)) -> Client {
     let mut config = Config::default();
-    config.probe_timeout = Duration::from_secs(3);
+    answers_within(&mut config, Duration::from_secs(3));
+    config.patience.silent = Duration::from_secs(30);
     config.retry_pause = Duration::from_millis(1);
     change(&mut config);
     let address = addr.to_string();
@@ -61,6 +69,11 @@ pub struct Peer {
 impl Peer {
     pub async fn new() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        Self { listener, addr }
+    }
+
+    pub fn from_listener(listener: TcpListener) -> Self {
         let addr = listener.local_addr().unwrap();
         Self { listener, addr }
     }

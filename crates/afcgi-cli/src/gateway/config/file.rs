@@ -56,6 +56,7 @@ pub(super) struct Upstream {
     pub(super) multiplex: Option<bool>,
     pub(super) connections: Option<usize>,
     pub(super) single_connections: Option<usize>,
+    pub(super) keep_conn: Option<bool>,
     pub(super) single_idle: Option<usize>,
     pub(super) single_idle_timeout: Option<Text<Span>>,
     pub(super) queue: Option<usize>,

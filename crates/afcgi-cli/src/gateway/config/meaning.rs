@@ -161,6 +161,7 @@ fn upstream_of(file: &file::Upstream, position: &Position<'_>) -> Result<Upstrea
         single_connections: file
             .single_connections
             .unwrap_or(default.single_connections),
+        keep_conn: file.keep_conn.unwrap_or(default.keep_conn),
         single_idle: file.single_idle.unwrap_or(default.single_idle),
         single_idle_timeout: span(&file.single_idle_timeout, default.single_idle_timeout),
         queue: file.queue.unwrap_or(default.queue),

@@ -1,9 +1,11 @@
 //! The connections to one address, and what is known of the application there.
 //!
 //! Whether it multiplexes is asked on each shared connection before a request is put on it: the
-//! application may be another one since the last. That it does not is remembered for a
-//! while, since that kind gets many connections.
+//! application may be another one since the last. One that does not is served as a web
+//! server without multiplexing serves it: a connection for each request, closed after it. It is asked
+//! again beside the requests, which do not wait for that ([`afcgi_proto::verdict`]).
 
+mod asking;
 mod state;
 
 use std::io;
@@ -11,7 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use afcgi_proto::Values;
+use afcgi_proto::verdict::Verdict;
 use tokio::sync::oneshot;
 
 use super::config::Config;
@@ -20,7 +22,7 @@ use super::place::{Place, Wants};
 use super::resolve::Target;
 use super::shared::Shared;
 use super::stats::Counters;
-use state::{Backoff, State, Unwanted, Verdict, Waiter, give, next};
+use state::{Backoff, State, Unwanted, Waiter, give, next};
 
 /// Shared connections that may be held up by requests that stalled, beside those that take new ones.
 const MOST_STALLED: usize = 1024;
@@ -40,17 +42,16 @@ impl Pool {
     pub(super) fn new(target: Target, config: Arc<Config>, counters: Arc<Counters>) -> Arc<Self> {
         let verdict = match config.multiplex {
             true => Verdict::Unknown,
-            false => Verdict::Single {
-                until: None,
-                idle: config.single_idle,
-            },
+            // It is never asked.
+            false => Verdict::Unknown.silent(Instant::now(), &config.patience),
         };
+        let most_idle = config.single_idle;
         Arc::new(Self {
             name: target.to_string().into(),
             target,
             config,
             counters,
-            state: Mutex::new(State::new(verdict)),
+            state: Mutex::new(State::new(verdict, most_idle)),
             load: AtomicUsize::new(0),
         })
     }
@@ -78,7 +79,7 @@ impl Pool {
             && !state.is_opening()
             && !state.closed
         {
-            let shared = !matches!(state.verdict, Verdict::Single { .. });
+            let shared = !state.verdict.is_single();
             self.open(&mut state, shared);
         }
     }
@@ -90,6 +91,12 @@ impl Pool {
             let mut state = self.lock();
             if state.closed {
                 return Err(Error::Closed);
+            }
+            if state.verdict.is_single()
+                && let Some(asking) = &state.asking
+            {
+                // It may hold the process that the request needs: the driver sees to that.
+                asking.lock().wake_driver_now();
             }
             if !state.is_overtaking(wants)
                 && let Some(place) = self.try_place(&mut state, wants)
@@ -229,14 +236,9 @@ impl Pool {
         let most_singles = self.config.single_connections.max(1);
         let most_singles = most_singles.min(state.most_connections);
         let wanted = state.singles_wanted(most_singles);
-        let ask = match state.verdict {
-            Verdict::Single { until, .. } => {
-                wanted > 0 && until.is_some_and(|at| at <= now) && state.shared.is_empty()
-            }
-            Verdict::Unknown | Verdict::Shared { .. } => {
-                !state.waiting.is_empty() && state.usable() < self.config.connections.max(1)
-            }
-        };
+        let ask = !state.verdict.is_single()
+            && !state.waiting.is_empty()
+            && state.usable() < self.config.connections.max(1);
         let most = self.config.connections.max(1).saturating_add(MOST_STALLED);
         if ask && !state.opening_shared && state.shared.len() < most {
             self.open(state, true);
@@ -251,17 +253,16 @@ impl Pool {
     }
 
     /// Opens a further shared connection beside those in use, if more are wanted, or it is time to ask
-    /// whether there may be any.
+    /// whether there may be any. To be called when a request has its place: whoever asks comes after it.
     fn spread(self: &Arc<Self>, state: &mut State) {
         let now = Instant::now();
         let more = match state.verdict {
             Verdict::Unknown => false,
             Verdict::Shared { .. } => state.shared.len() < self.config.connections,
-            Verdict::Single { until, .. } => {
-                until.is_some_and(|at| at <= now) && state.shared.is_empty()
-            }
+            Verdict::Single { .. } => self.config.multiplex && state.verdict.is_due(now),
         };
         if more && !state.opening_shared && !state.backoff.holds(now) && !state.closed {
+            state.verdict = state.verdict.asking(now, &self.config.patience);
             self.open(state, true);
         }
     }
@@ -280,23 +281,40 @@ impl Pool {
     pub(super) fn connected(self: &Arc<Self>, multiplexed: bool) -> Arc<Shared> {
         self.counters.opened();
         let mut config = self.config.connection.clone();
-        if !multiplexed {
-            config.requests = 1;
-        }
-        let most = self.config.max_requests;
-        let shared = Shared::new(config, multiplexed, most, Arc::clone(&self.counters));
+        let mut most = self.config.max_requests;
         let mut unwanted = Unwanted::new();
         let mut state = self.lock();
+        if !multiplexed {
+            config.requests = 1;
+            config.keep_conn = self.config.keep_conn || !state.verdict.is_single();
+            if !config.keep_conn {
+                most = 1;
+            }
+        }
+        let kept = config.keep_conn;
+        let shared = Shared::new(config, multiplexed, most, Arc::clone(&self.counters));
         let again = state.backoff.failures > 0;
         state.backoff = Backoff::default();
         if state.closed {
             shared.retire();
         }
-        if !multiplexed {
+        if multiplexed {
+            state.asking = Some(Arc::clone(&shared));
+        } else {
             state.opening_singles -= 1;
             shared.lock().idle = true;
             state.idle.push(Arc::clone(&shared));
             unwanted = self.serve(&mut state);
+            let before = state.idle.len();
+            if !kept {
+                // Nobody wants it any more.
+                state.idle.retain(|other| !Arc::ptr_eq(other, &shared));
+            }
+            if state.idle.len() < before {
+                shared.retire();
+            } else if state.verdict.is_single() {
+                self.spread(&mut state);
+            }
         }
         drop(state);
         drop(unwanted);
@@ -313,9 +331,17 @@ impl Pool {
         let mut state = self.lock();
         if multiplexed {
             state.opening_shared = false;
+            if state.verdict.is_single() {
+                // It was to ask beside the requests, which find out for themselves.
+                state.verdict = (state.verdict).unreachable(Instant::now(), &self.config.patience);
+                return;
+            }
         } else {
             state.singles -= 1;
             state.opening_singles -= 1;
+        }
+        if state.shared.is_empty() {
+            state.verdict = (state.verdict).unreachable(Instant::now(), &self.config.patience);
         }
         let first = state.backoff.failures == 0;
         state.backoff.fail(&self.config, Arc::clone(&error));
@@ -342,67 +368,6 @@ impl Pool {
         }
     }
 
-    /// The application has answered GET_VALUES on a connection that is to be shared.
-    pub(super) fn answered(self: &Arc<Self>, shared: &Arc<Shared>, values: &Values) {
-        let number = |n: u32| usize::try_from(n).unwrap_or(usize::MAX).max(1);
-        let most_requests = values.max_reqs.map_or(usize::MAX, number);
-        let mut state = self.lock();
-        state.opening_shared = false;
-        state.most_connections = values.max_conns.map_or(usize::MAX, number);
-        state.most_requests = most_requests;
-        let change;
-        if values.mpxs_conns == Some(true) && most_requests > 1 {
-            let most = u16::try_from(most_requests).unwrap_or(u16::MAX);
-            shared.lock().connection.limit_requests(most);
-            let controlled = shared.lock().connection.is_controlled();
-            change = state.judge(Verdict::Shared { controlled });
-            state.shared.push(Arc::clone(shared));
-            if state.closed {
-                shared.retire();
-            }
-        } else {
-            // An idle connection takes a process of the application: leave half of them to others.
-            let idle = values.max_conns.map_or(1, |most| number(most) / 2);
-            let verdict = Verdict::Single {
-                until: Instant::now().checked_add(self.config.verdict_time),
-                idle: idle.min(self.config.single_idle),
-            };
-            change = state.judge(verdict);
-            // It is closed, and nothing is lost with it.
-            shared.lock().connection.retire();
-        }
-        let unwanted = self.serve(&mut state);
-        drop(state);
-        drop(unwanted);
-        self.log(change, "that is its answer to GET_VALUES");
-    }
-
-    /// The application has not answered GET_VALUES, or refused what it should take.
-    pub(super) fn silent(self: &Arc<Self>, shared: &Arc<Shared>, why: &str) {
-        let mut state = self.lock();
-        if !state.shared.iter().any(|other| Arc::ptr_eq(other, shared)) {
-            state.opening_shared = false;
-        }
-        let verdict = Verdict::Single {
-            until: Instant::now().checked_add(self.config.verdict_time / 10),
-            idle: 0,
-        };
-        let change = state.judge(verdict);
-        state.shared.retain(|other| !Arc::ptr_eq(other, shared));
-        shared.retire();
-        let unwanted = self.serve(&mut state);
-        drop(state);
-        drop(unwanted);
-        self.log(change, why);
-    }
-
-    /// Says that another thing is known of the application; not to be called with the lock.
-    fn log(&self, change: Option<Verdict>, why: &str) {
-        if let Some(verdict) = change {
-            tracing::info!(address = %self.name, why, "the application {}", verdict.kind());
-        }
-    }
-
     /// A request has left a connection, so that there may be room.
     pub(super) fn settle(self: &Arc<Self>, shared: &Arc<Shared>) {
         let mut state = self.lock();
@@ -419,7 +384,7 @@ impl Pool {
         let most = match state.verdict {
             Verdict::Unknown => 0,
             Verdict::Shared { .. } => self.config.single_idle,
-            Verdict::Single { idle, .. } => idle,
+            Verdict::Single { .. } => state.most_idle,
         };
         while state.idle.len() > most {
             state.idle.remove(0).retire();

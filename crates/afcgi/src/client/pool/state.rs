@@ -5,6 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use afcgi_proto::verdict::Verdict;
 use tokio::sync::oneshot;
 
 use super::super::config::Config;
@@ -15,29 +16,13 @@ use super::super::shared::Shared;
 /// Places that nobody wants any more: to be dropped after the lock.
 pub(super) type Unwanted = Vec<Place>;
 
-/// What is known of the application at an address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
-    /// It has not been asked: requests wait for its answer.
-    Unknown,
-    /// The last answer was that it multiplexes, with flow control or without. Without, a request with
-    /// a body gets a connection of its own: where nobody reads it, nothing else on its connection
-    /// would be read either.
-    Shared { controlled: bool },
-    /// One request at a time and connection, so many of which are kept idle; asked again after
-    /// `until`, while requests go on.
-    Single { until: Option<Instant>, idle: usize },
-}
-
-impl Verdict {
-    /// What it says of the application.
-    pub(super) fn kind(self) -> &'static str {
-        match self {
-            Self::Unknown => "has not been asked",
-            Self::Shared { controlled: true } => "multiplexes, with flow control",
-            Self::Shared { controlled: false } => "multiplexes, without flow control",
-            Self::Single { .. } => "gets one request per connection",
-        }
+/// What a verdict says of the application.
+pub(super) fn kind(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Unknown => "has not been asked",
+        Verdict::Shared { controlled: true } => "multiplexes, with flow control",
+        Verdict::Shared { controlled: false } => "multiplexes, without flow control",
+        Verdict::Single { .. } => "gets one request per connection",
     }
 }
 
@@ -48,11 +33,16 @@ pub(super) struct State {
     pub(super) shared: Vec<Arc<Shared>>,
     /// Whether a shared connection is being opened or asked.
     pub(super) opening_shared: bool,
+    /// The connection on which the application is being asked.
+    pub(super) asking: Option<Arc<Shared>>,
     /// Connections for one request at a time that have none; the one used last is at the end.
     pub(super) idle: Vec<Arc<Shared>>,
     /// All of that kind, those that are being opened included.
     pub(super) singles: usize,
     pub(super) opening_singles: usize,
+    /// How many connections for one request at a time are kept of an application that does not
+    /// multiplex.
+    pub(super) most_idle: usize,
     /// What the application says it takes.
     pub(super) most_connections: usize,
     pub(super) most_requests: usize,
@@ -81,14 +71,16 @@ pub(super) struct Backoff {
 }
 
 impl State {
-    pub(super) fn new(verdict: Verdict) -> Self {
+    pub(super) fn new(verdict: Verdict, most_idle: usize) -> Self {
         Self {
             verdict,
             shared: Vec::new(),
             opening_shared: false,
+            asking: None,
             idle: Vec::new(),
             singles: 0,
             opening_singles: 0,
+            most_idle,
             most_connections: usize::MAX,
             most_requests: usize::MAX,
             waiting: VecDeque::new(),
@@ -104,7 +96,21 @@ impl State {
     #[must_use]
     pub(super) fn judge(&mut self, verdict: Verdict) -> Option<Verdict> {
         let before = std::mem::replace(&mut self.verdict, verdict);
-        (before.kind() != verdict.kind()).then_some(verdict)
+        (!before.agrees(verdict)).then_some(verdict)
+    }
+
+    /// Takes the connections out that get no further requests where nothing is known any more that
+    /// allows it: they are to be retired.
+    #[must_use]
+    pub(super) fn obsolete(&mut self, keep_conn: bool) -> Vec<Arc<Shared>> {
+        let mut obsolete = Vec::new();
+        if self.verdict.is_single() {
+            obsolete.append(&mut self.shared);
+            if !keep_conn {
+                obsolete.append(&mut self.idle);
+            }
+        }
+        obsolete
     }
 
     /// Whether a request needs a connection of its own.
@@ -128,10 +134,7 @@ impl State {
 
     /// Requests that wait for connections of their own; `most`: more need not be counted.
     pub(super) fn singles_wanted(&self, most: usize) -> usize {
-        let waiting = match self.verdict {
-            Verdict::Single { .. } => Some(self.waiting.iter()),
-            Verdict::Unknown | Verdict::Shared { .. } => None,
-        };
+        let waiting = self.verdict.is_single().then(|| self.waiting.iter());
         let all = self.alone.iter().chain(waiting.into_iter().flatten());
         let waits = |waiter: &&Waiter| !waiter.tell.is_closed();
         all.filter(waits).take(most).count()
@@ -148,7 +151,7 @@ impl State {
 
     /// Whether there is a connection to wait for.
     pub(super) fn has_hope(&self, alone: bool) -> bool {
-        let single = alone || matches!(self.verdict, Verdict::Single { .. });
+        let single = alone || self.verdict.is_single();
         match single {
             true => self.singles > 0,
             false => self.opening_shared || !self.shared.is_empty(),

@@ -89,6 +89,16 @@ struct Peer {
     log: Log,
 }
 
+impl Peer {
+    /// Has nginx begin anew what it has written, if that was refused.
+    fn begin_anew(&mut self) {
+        if std::mem::take(&mut self.resend) {
+            // SAFETY: the request of this peer lives, and has an upstream.
+            unsafe { (*(*self.request).upstream).set_request_sent(1) };
+        }
+    }
+}
+
 type ProcessHeader = Option<unsafe extern "C" fn(*mut ngx_http_request_t) -> ngx_int_t>;
 
 /// What is known of a request.
@@ -285,6 +295,10 @@ unsafe extern "C" fn get(pc: *mut ngx_peer_connection_t, data: *mut c_void) -> n
         // SAFETY: what nginx would have called, with what it would have given.
         let rc = unsafe { before(pc, ours.data) };
         if rc != OK {
+            if rc == DONE {
+                // A connection that nginx has kept.
+                ours.begin_anew();
+            }
             return rc;
         }
         // SAFETY: the balancer has set address and name; the local address is the request's.
@@ -313,7 +327,6 @@ unsafe extern "C" fn get(pc: *mut ngx_peer_connection_t, data: *mut c_void) -> n
             let (fake, used, rc) = match opened {
                 Opened::Now { fake, used } => (fake, used, DONE),
                 Opened::Waiting { fake } => (fake, false, AGAIN),
-                // As if this module were not there.
                 Opened::Aside => return Err(OK),
                 Opened::Refused => return Err(DECLINED),
                 Opened::Full => return Err(BUSY),
@@ -328,12 +341,13 @@ unsafe extern "C" fn get(pc: *mut ngx_peer_connection_t, data: *mut c_void) -> n
                 pc.connection = connection;
                 pc.set_cached((used && !ours.told).into());
                 ours.told |= used;
-                if std::mem::take(&mut ours.resend) {
-                    // So that nginx begins anew what it has written.
-                    // SAFETY: the request of this peer, which has an upstream.
-                    unsafe { (*(*ours.request).upstream).set_request_sent(1) };
-                }
+                ours.begin_anew();
                 rc
+            }
+            Some(Err(OK)) => {
+                // As if this module were not there.
+                ours.begin_anew();
+                OK
             }
             Some(Err(BUSY)) => {
                 let text = "too many requests wait for a connection";

@@ -8,7 +8,7 @@ use std::time::Duration;
 /// each request ([`SMALLEST_WINDOW`](crate::credit::SMALLEST_WINDOW)) of content, otherwise
 /// `requests × receive_buffer + overflow`; twice that when requests count that have ended and whose consumer
 /// has not read all of it. To that come `output_buffer + output_turn + 128 × requests` bytes of
-/// output. A buffer that grows may take up to twice its content.
+/// output, or up to 64 KiB instead of `output_turn` where a pair of PARAMS is longer than that. A buffer that grows may take up to twice its content.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// Requests that may hold an id at a time; 1: the application does not multiplex. Twice as many
@@ -52,7 +52,7 @@ pub struct Config {
     /// Pending output in bytes above which requests wait. Default: 128 KiB.
     pub output_buffer: usize,
     /// Output in bytes that one request may add before it is the turn of the others; at most
-    /// 65535. Default: 32 KiB.
+    /// 65535. A pair of PARAMS that is longer is not cut for it. Default: 32 KiB.
     pub output_turn: usize,
 }
 

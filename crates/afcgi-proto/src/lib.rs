@@ -15,8 +15,8 @@
 //! The core: [`record`] (the wire format), [`reader`] (records out of arbitrary pieces),
 //! [`params`] and [`values`] (name-value pairs), [`table`] (request ids, slots, generations),
 //! [`writer`] (bounded output, in turns), [`inbox`] (received content of one stream), [`credit`]
-//! (flow control, an extension that both sides have to agree on: `docs/flow-control.md`) and [`cgi`]
-//! (the response head).
+//! (flow control, an extension that both sides have to agree on: `docs/flow-control.md`), [`upgrade`]
+//! (which requests ask for one: `docs/upgrade.md`) and [`cgi`] (the response head).
 #![forbid(unsafe_code)]
 #![cfg_attr(
     not(test),
@@ -40,6 +40,7 @@ pub mod reader;
 pub mod record;
 pub mod relay;
 pub mod table;
+pub mod upgrade;
 pub mod values;
 pub mod web;
 pub mod writer;

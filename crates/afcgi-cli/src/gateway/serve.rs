@@ -151,7 +151,8 @@ impl Exchange<'_> {
         if length > most {
             return Err(refuse(StatusCode::PAYLOAD_TOO_LARGE));
         }
-        let offer = Offer::of(&mut parts).map_err(refuse)?;
+        let has_body = body.as_ref().is_some_and(|body| !body.is_end_stream());
+        let offer = Offer::of(&mut parts, has_body).map_err(refuse)?;
         apply(&route.rules.request_headers, &mut parts.headers);
         let scheme = if sender.secure {
             Scheme::HTTPS

@@ -15,3 +15,4 @@ mod signals;
 mod tls;
 mod trailers;
 mod unix;
+mod upgrade;

@@ -62,6 +62,7 @@ use std::task::{Context, Poll};
 
 use http::{Request, Response};
 
+pub use crate::http::hop::asks_for_upgrade;
 pub use crate::http::mapping::{Mapping, MappingError, Script};
 pub use crate::http::params::{ExtraParams, LocalAddr};
 pub use body::ResponseBody;

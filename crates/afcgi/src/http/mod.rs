@@ -3,6 +3,7 @@
 
 pub(crate) mod answer;
 mod body;
+pub(crate) mod hop;
 pub(crate) mod mapping;
 pub(crate) mod params;
 mod request;

@@ -1,7 +1,7 @@
 #!/bin/bash
 # Builds the module: nginx/build/ngx_http_fastcgi_multiplex_module.so
 #
-# Usage: nginx/build.sh [--vendored | --panics]
+# Usage: nginx/build.sh [--vendored | --faults]
 #
 # Without an option the module is for the nginx of the distribution, whose headers are in the package nginx-dev. With --vendored it is
 # for the nginx whose source comes with the Rust crate nginx-src, and that nginx is built too: nginx/build/nginx. A module works with
@@ -105,14 +105,14 @@ command -v cargo >/dev/null || die "there is no cargo."
 case ${1-} in
     '') distribution ;;
     --vendored) vendored ;;
-    --panics) if [ -e "$out/nginx" ]; then vendored; else distribution; fi ;;
-    *) die "usage: nginx/build.sh [--vendored | --panics]" ;;
+    --faults) if [ -e "$out/nginx" ]; then vendored; else distribution; fi ;;
+    *) die "usage: nginx/build.sh [--vendored | --faults]" ;;
 esac
 features=()
 file=$module
-if [ "${1-}" = --panics ]; then
-    features=(--features panics)
-    file=panics.so
+if [ "${1-}" = --faults ]; then
+    features=(--features faults)
+    file=faults.so
 fi
 
 # A target folder for each nginx: neither makes the other be built again.

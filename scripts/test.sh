@@ -43,7 +43,7 @@ others=(--workspace --exclude afcgi-nginx)
 step format cargo fmt --all --check
 step scripts shellcheck -x scripts/*.sh nginx/build.sh bench/run.sh .ci/run
 step module build_module
-step panics nginx/build.sh --panics
+step faults nginx/build.sh --faults
 step lints cargo clippy --locked --quiet "${others[@]}" --all-targets -- -D warnings
 step docs env RUSTDOCFLAGS='-D warnings' cargo doc --locked --quiet "${others[@]}" --no-deps
 step lints-nginx against_nginx cargo clippy --locked --quiet -p afcgi-nginx --all-targets -- -D warnings

@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use afcgi_proto::web::Config;
 
+use crate::real::Kind;
+
 /// What an operator may set for the connections to an address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Settings {
     /// Shared connections per worker and address.
     pub(crate) connections: u16,
@@ -135,11 +137,16 @@ impl Settings {
         Ok(())
     }
 
-    /// The limits of a connection that carries so many requests.
-    pub(crate) fn connection(&self, requests: u16) -> Config {
+    /// The limits of a connection.
+    pub(crate) fn connection(&self, kind: Kind) -> Config {
         let default = Config::default();
         Config {
-            requests,
+            requests: if kind == Kind::Shared {
+                self.requests
+            } else {
+                1
+            },
+            keep_conn: kind != Kind::Once,
             window: self.window,
             window_most: default.window_most.max(self.window),
             windows_total: self.memory,

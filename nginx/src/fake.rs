@@ -1,10 +1,13 @@
 //! A request as this module sees it: what nginx takes for a connection, and where it stands.
 
+use std::rc::Rc;
 use std::time::Instant;
 
 use afcgi_proto::relay::Relay;
 
 use crate::ffi::fake::FakeConnection;
+use crate::keys::{PoolKey, RealKey};
+use crate::pool::Route;
 use crate::trace::Trace;
 
 /// One request of nginx's FastCGI module.
@@ -13,7 +16,9 @@ pub(crate) struct Fake {
     /// What nginx takes for its connection.
     pub(crate) connection: FakeConnection,
     /// The pool of its address.
-    pub(crate) pool: usize,
+    pub(crate) pool: PoolKey,
+    /// Where it is to go, whatever became of the pool.
+    pub(crate) route: Rc<Route>,
     pub(crate) wants: Wants,
     pub(crate) place: Place,
     /// When it came, or got its place.
@@ -47,7 +52,7 @@ pub(crate) enum Place {
     /// In the queue of its pool.
     Waiting,
     On {
-        real: usize,
+        real: RealKey,
         relay: Box<Relay>,
     },
     /// The system's error of connecting, 0 if there is none.

@@ -12,7 +12,10 @@
 //! - [`conf`]: the parameters of the directives.
 //! - [`worker`]: everything that a worker process has, and the entry points of a fake connection.
 //! - [`pool`]: the connections to one address: which one takes a request, when to open another, and
-//!   what the application said when it was asked whether it multiplexes.
+//!   what the application said when it was asked whether it multiplexes. To one that does not,
+//!   nginx opens its own connections, as it would without this module.
+//! - [`keys`]: by what pools, connections and requests are named; [`verdicts`]: what all workers know of
+//!   applications.
 //! - [`status`]: what is counted, for all worker processes together; [`trace`]: what the variables tell
 //!   of a request.
 //! - [`ffi`]: all that touches nginx's memory. `unsafe` is there only, and no panic leaves it.
@@ -25,9 +28,12 @@
 
 mod conf;
 mod fake;
+mod faults;
 mod ffi;
+mod keys;
 mod pool;
 mod real;
 mod status;
 mod trace;
+mod verdicts;
 mod worker;

@@ -1,108 +1,90 @@
 //! The connections of a worker to one address, and what is known of the application there.
 //!
 //! Whether it multiplexes is asked on each shared connection before a request is put on it: the
-//! application may be another one since the last. That it does not is remembered for a
-//! while, since that kind gets many connections.
+//! application may be another one since the last. Requests to one that does not go by
+//! nginx's own connections, as they would without this module; only those that came before that was
+//! known get connections here, one each.
 
 use std::collections::VecDeque;
-use std::time::{Duration, Instant};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::rc::Rc;
 
-use afcgi_proto::Values;
+use afcgi_proto::{Patience, Verdict};
 
 use crate::conf::Settings;
 use crate::fake::Wants;
 use crate::ffi::sock::Target;
-use crate::ffi::zone;
-use crate::status::Counts;
+use crate::keys::{FakeKey, RealKey};
+use crate::status::{Counts, Gauge, Share};
 
-/// For how long an application counts as one that does not multiplex, after it said so.
-const SAID_NO: Duration = Duration::from_secs(300);
-/// The same, after it did not answer or refused: it may just have been busy.
-const SAID_NOTHING: Duration = Duration::from_secs(30);
-/// Most connections to a worker of an application without multiplexing that are kept idle.
+/// Most connections to a worker that carry one request after the other and are kept idle.
 pub(crate) const MOST_IDLE: usize = 8;
 
-/// What is known of the application at an address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Verdict {
-    /// It has not been asked: requests wait for its answer.
-    Unknown,
-    /// The last answer was that it multiplexes, with flow control or without. Without, a request with
-    /// a body gets a connection of its own: where nobody reads it, nothing else on its connection
-    /// would be read either.
-    Shared { controlled: bool },
-    /// One request at a time and connection; asked again after `until`, while requests go on.
-    Single { until: Instant, idle: usize },
+/// Where requests go, and with which parameters. Only what agrees in all of it shares connections.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Route {
+    pub(crate) target: Target,
+    pub(crate) settings: Settings,
 }
 
-impl Verdict {
-    /// The verdict that an answer to GET_VALUES gives.
-    pub(crate) fn of(values: &Values, now: Instant, workers: usize) -> Self {
-        if values.mpxs_conns == Some(true) && values.max_reqs != Some(1) {
-            return Self::Shared {
-                controlled: values.flow_control.is_some(),
-            };
-        }
-        // An idle connection takes a process of the application: leave half of them to others.
-        let idle = match values.max_conns {
-            Some(most) => usize::try_from(most).unwrap_or(MOST_IDLE) / 2 / workers.max(1),
-            None => 1,
-        };
-        Self::Single {
-            until: now + SAID_NO,
-            idle: idle.min(MOST_IDLE),
-        }
-    }
-
-    /// The verdict on an application that did not answer.
-    pub(crate) fn silent(now: Instant) -> Self {
-        Self::Single {
-            until: now + SAID_NOTHING,
-            idle: 0,
-        }
+impl Route {
+    /// Whether the two are the same.
+    pub(crate) fn is(self: &Rc<Self>, other: &Rc<Self>) -> bool {
+        Rc::ptr_eq(self, other) || **self == **other
     }
 }
 
 #[derive(Debug)]
 pub(crate) struct Pool {
-    pub(crate) target: Target,
-    pub(crate) settings: Settings,
+    pub(crate) route: Rc<Route>,
+    /// By which the workers know the address.
+    pub(crate) address: u64,
+    /// By which the worker finds the pool.
+    pub(crate) hash: u64,
     pub(crate) verdict: Verdict,
     /// Shared connections, those being opened included. Retired ones leave the list.
-    pub(crate) shared: Vec<usize>,
+    pub(crate) shared: Vec<RealKey>,
     /// Connections for one request at a time that have none; the one used last is at the end.
-    pub(crate) idle: Vec<usize>,
+    pub(crate) idle: Vec<RealKey>,
     /// Connections for one request at a time that are being opened.
     pub(crate) opening: usize,
     /// Requests without a connection, in the order of their arrival.
-    pub(crate) waiting: VecDeque<usize>,
+    pub(crate) waiting: VecDeque<FakeKey>,
     /// Those that wait for a connection of their own, though others share one.
-    pub(crate) alone: VecDeque<usize>,
-    pub(crate) counts: Counts,
+    pub(crate) alone: VecDeque<FakeKey>,
+    pub(crate) share: Share,
 }
 
 impl Pool {
-    pub(crate) fn new(target: Target, settings: Settings) -> Self {
+    pub(crate) fn new(route: Rc<Route>, hash: u64, counts: Counts) -> Self {
+        let mut hasher = DefaultHasher::new();
+        route.target.address.hash(&mut hasher);
         Self {
-            counts: zone::counts(&target.name),
-            target,
-            settings,
+            route,
+            address: hasher.finish(),
+            hash,
             verdict: Verdict::Unknown,
             shared: Vec::new(),
             idle: Vec::new(),
             opening: 0,
             waiting: VecDeque::new(),
             alone: VecDeque::new(),
+            share: Share::new(counts),
         }
     }
 
-    /// Whether nothing would be missed without it.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.shared.is_empty()
-            && self.idle.is_empty()
-            && self.opening == 0
-            && self.waiting.is_empty()
-            && self.alone.is_empty()
+    pub(crate) fn settings(&self) -> &Settings {
+        &self.route.settings
+    }
+
+    /// The address for logs.
+    pub(crate) fn name(&self) -> &str {
+        &self.route.target.name
+    }
+
+    /// How long to wait for answers.
+    pub(crate) fn patience() -> Patience {
+        Patience::default()
     }
 
     /// Whether a request needs a connection of its own.
@@ -124,7 +106,7 @@ impl Pool {
 
     /// Whether requests wait for a place on a shared connection.
     pub(crate) fn shared_wanted(&self) -> bool {
-        !matches!(self.verdict, Verdict::Single { .. }) && !self.waiting.is_empty()
+        !self.verdict.is_single() && !self.waiting.is_empty()
     }
 
     /// Connections for one request at a time that have none, those being opened included.
@@ -133,7 +115,7 @@ impl Pool {
     }
 
     /// Takes a request out of the queues.
-    pub(crate) fn forget(&mut self, fake: usize) {
+    pub(crate) fn forget(&mut self, fake: FakeKey) {
         self.waiting.retain(|&waiting| waiting != fake);
         self.alone.retain(|&waiting| waiting != fake);
         self.show();
@@ -141,7 +123,17 @@ impl Pool {
 
     /// Whether as many requests wait as would fill the connections a second time.
     pub(crate) fn is_full(&self) -> bool {
-        let places = usize::from(self.settings.connections) * usize::from(self.settings.requests);
-        self.waiting.len() + self.alone.len() >= places
+        let Settings {
+            connections,
+            requests,
+            ..
+        } = self.route.settings;
+        self.waiting.len() + self.alone.len() >= usize::from(connections) * usize::from(requests)
+    }
+
+    /// Shows how many requests wait.
+    pub(crate) fn show(&mut self) {
+        let waiting = self.waiting.len() + self.alone.len();
+        self.share.show(Gauge::Waiting, waiting);
     }
 }

@@ -1,26 +1,27 @@
 //! A connection to the application, shared by requests, or used by one after the other.
 
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use afcgi_proto::Handle;
 use afcgi_proto::web::Connection;
 
-use crate::conf::Settings;
 use crate::ffi::sock::Sock;
+use crate::keys::{FakeKey, PoolKey};
+use crate::pool::Route;
 use crate::status::Share;
 
 /// How long connecting may take. nginx's own `fastcgi_connect_timeout` bounds each request's wait.
 pub(crate) const CONNECT_WAIT: Duration = Duration::from_secs(60);
-/// How long an application may take to say whether it multiplexes. A silent one does not; a busy one
-/// that is taken for silent gets a connection for each request, when it can do so least.
-pub(crate) const PROBE_WAIT: Duration = Duration::from_secs(3);
+/// How long an application may take to show that it still reads a connection.
+pub(crate) const CHECK_WAIT: Duration = Duration::from_secs(3);
 /// How long a connection is left alone now and then while one request overflows its buffer: an
 /// application that writes as fast as it is read would not get to what others wait for.
 pub(crate) const OVERFLOW_PAUSE: Duration = Duration::from_millis(1);
 /// Bytes that are read between such pauses.
 pub(crate) const OVERFLOW_BURST: usize = 256 * 1024;
-/// How long a connection that serves one request at a time is kept without one: it keeps a process
-/// of PHP-FPM, or all of a libfcgi application, from serving anybody else.
+/// How long a connection is kept without a request that carries one after the other, to an application
+/// that multiplexes without flow control.
 pub(crate) const IDLE_WAIT: Duration = Duration::from_millis(250);
 
 /// How far a connection is.
@@ -36,20 +37,33 @@ pub(crate) enum State {
     Ready,
 }
 
+/// What a connection is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Any number of requests at a time.
+    Shared,
+    /// One request after the other, to an application that multiplexes.
+    Kept,
+    /// One request, as a web server without multiplexing has it.
+    Once,
+}
+
 /// Invariants: `live` counts the entries of `by_slot` that are set; without a socket the connection
 /// is in none of its pool's lists, and stays only until its last request has read what was received.
 #[derive(Debug)]
 pub(crate) struct Real {
     pub(crate) sock: Option<Sock>,
     pub(crate) connection: Connection,
-    pub(crate) pool: usize,
+    pub(crate) pool: PoolKey,
+    /// Where it leads, whatever became of the pool.
+    pub(crate) route: Rc<Route>,
+    pub(crate) kind: Kind,
     pub(crate) state: State,
-    /// Whether requests share it.
-    pub(crate) shared: bool,
+    opened_at: Instant,
     /// Whether a request has ended on it.
     pub(crate) served: bool,
     /// The requests on it, by the slots of their handles.
-    by_slot: Vec<Option<usize>>,
+    by_slot: Vec<Option<(Handle, FakeKey)>>,
     pub(crate) live: usize,
     /// Received bytes that the protocol has not taken: a request is to be read first. At most one
     /// read.
@@ -75,20 +89,22 @@ pub(crate) struct Real {
 impl Real {
     pub(crate) fn new(
         sock: Sock,
-        pool: usize,
-        shared: bool,
-        settings: &Settings,
+        pool: PoolKey,
+        route: Rc<Route>,
+        kind: Kind,
         now: Instant,
     ) -> Self {
-        let requests = if shared { settings.requests } else { 1 };
+        let settings = route.settings;
         Self {
             sock: Some(sock),
-            connection: Connection::new(settings.connection(requests)),
+            connection: Connection::new(settings.connection(kind)),
             pool,
+            route,
+            kind,
+            opened_at: now,
             state: State::Connecting {
                 until: now + CONNECT_WAIT,
             },
-            shared,
             served: false,
             by_slot: Vec::new(),
             live: 0,
@@ -118,10 +134,20 @@ impl Real {
         self.expires <= now
     }
 
+    /// Whether requests share it.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.kind == Kind::Shared
+    }
+
+    /// How long connecting took, which is a round trip, if it is connected now.
+    pub(crate) fn round_trip(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.opened_at)
+    }
+
     /// Asks the application for a sign that it reads the connection, if it has not been asked.
     pub(crate) fn check(&mut self, now: Instant) {
-        if self.shared && self.state == State::Ready && self.check_until.is_none() {
-            self.check_until = Some(now + PROBE_WAIT);
+        if self.is_shared() && self.state == State::Ready && self.check_until.is_none() {
+            self.check_until = Some(now + CHECK_WAIT);
             self.connection.probe();
         }
     }
@@ -135,21 +161,26 @@ impl Real {
     }
 
     /// The request of a handle.
-    pub(crate) fn fake(&self, handle: Handle) -> Option<usize> {
-        self.by_slot.get(handle.slot()).copied().flatten()
+    pub(crate) fn fake(&self, handle: Handle) -> Option<FakeKey> {
+        let (owner, fake) = self.by_slot.get(handle.slot()).copied().flatten()?;
+        (owner == handle).then_some(fake)
     }
 
     /// All requests on it.
-    pub(crate) fn fakes(&self) -> Vec<usize> {
-        self.by_slot.iter().flatten().copied().collect()
+    pub(crate) fn fakes(&self) -> Vec<FakeKey> {
+        self.by_slot
+            .iter()
+            .flatten()
+            .map(|&(_, fake)| fake)
+            .collect()
     }
 
-    pub(crate) fn put(&mut self, handle: Handle, fake: usize) {
+    pub(crate) fn put(&mut self, handle: Handle, fake: FakeKey) {
         if self.by_slot.len() <= handle.slot() {
             self.by_slot.resize(handle.slot() + 1, None);
         }
         if let Some(slot) = self.by_slot.get_mut(handle.slot())
-            && slot.replace(fake).is_none()
+            && slot.replace((handle, fake)).is_none()
         {
             self.live += 1;
         }
@@ -163,11 +194,22 @@ impl Real {
 
     pub(crate) fn take(&mut self, handle: Handle) {
         if let Some(slot) = self.by_slot.get_mut(handle.slot())
-            && slot.take().is_some()
+            && slot.take_if(|(owner, _)| *owner == handle).is_some()
         {
             self.live -= 1;
         }
         self.mark_idle();
+    }
+
+    /// Takes a request away of which nothing else is left, and says whether it was here.
+    pub(crate) fn forget(&mut self, fake: FakeKey) -> bool {
+        let is_it = |(_, found): &mut (Handle, FakeKey)| *found == fake;
+        let mut slots = self.by_slot.iter_mut();
+        let found = slots.any(|slot| slot.take_if(is_it).is_some());
+        if found {
+            self.live -= 1;
+        }
+        found
     }
 
     /// nginx closes idle connections when a worker is to end.
@@ -207,7 +249,7 @@ impl Real {
             State::Connecting { until } | State::Probing { until } => Some(until),
             State::Ready => self.idle_until,
         };
-        let ages = self.shared && self.state == State::Ready && !self.connection.is_retired();
+        let ages = self.is_shared() && self.state == State::Ready && !self.connection.is_retired();
         let expires = ages.then_some(self.expires);
         let due = (state.into_iter())
             .chain(self.check_until)

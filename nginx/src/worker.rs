@@ -5,22 +5,25 @@
 mod counts;
 mod events;
 mod open;
+mod pools;
 
 use std::cell::RefCell;
+use std::rc::Rc;
 use std::time::Instant;
 
 use afcgi_proto::ProtocolStatus;
 use afcgi_proto::relay::{Recv, RelayError};
-use slab::Slab;
 
 pub(crate) use counts::recount;
+use pools::Found;
 
 use crate::conf::Settings;
 use crate::fake::{Fake, Freed, Got, Place, Wants};
+use crate::faults;
 use crate::ffi::fake::FakeConnection;
 use crate::ffi::log::{self, Level};
-use crate::ffi::sock::{LogTo, Target};
-use crate::pool::{Pool, Verdict};
+use crate::ffi::sock::{LogTo, TargetRef};
+use crate::keys::{FakeKey, Fakes, PoolKey, Pools, RealKey, Reals};
 use crate::real::Real;
 use crate::status::Count;
 use crate::trace::Trace;
@@ -29,15 +32,17 @@ use crate::trace::Trace;
 const READ: usize = 128 * 1024;
 /// Fake connections that are kept for further requests.
 const SPARE: usize = 256;
-/// Addresses above which those without connections are forgotten.
-const ADDRESSES: usize = 256;
 
 #[derive(Debug)]
 pub(crate) struct Worker {
-    pools: Slab<Pool>,
-    reals: Slab<Real>,
-    fakes: Slab<Fake>,
+    pools: Pools,
+    /// Where pools are by what they lead to.
+    found: Found,
+    reals: Reals,
+    fakes: Fakes,
     spare: Vec<FakeConnection>,
+    /// The request that nginx is about to be given.
+    opening: Option<FakeKey>,
     buffer: Box<[u8]>,
 }
 
@@ -70,9 +75,11 @@ pub(crate) fn end() {
 #[derive(Debug)]
 pub(crate) enum Opened {
     /// A place on a connection, and whether that has served before.
-    Now { fake: usize, used: bool },
+    Now { fake: FakeKey, used: bool },
     /// A place in the queue.
-    Waiting { fake: usize },
+    Waiting { fake: FakeKey },
+    /// The application does not multiplex: nginx opens a connection itself.
+    Aside,
     /// No connection can be opened.
     Refused,
     /// As many requests wait as may.
@@ -82,37 +89,47 @@ pub(crate) enum Opened {
 impl Worker {
     fn new() -> Self {
         Self {
-            pools: Slab::new(),
-            reals: Slab::new(),
-            fakes: Slab::new(),
+            pools: Pools::with_key(),
+            found: Found::default(),
+            reals: Reals::with_key(),
+            fakes: Fakes::with_key(),
             spare: Vec::new(),
+            opening: None,
             buffer: vec![0; READ].into_boxed_slice(),
         }
     }
 
-    /// A connection for a request, to an address that `is_target` recognises and `target` describes.
+    /// A connection for a request to an address.
     pub(crate) fn open(
         &mut self,
         settings: Settings,
         wants: Wants,
-        is_target: impl Fn(&Target) -> bool,
-        target: impl FnOnce() -> Target,
+        target: TargetRef<'_>,
         log: LogTo,
     ) -> Opened {
         let now = Instant::now();
-        let pool = self.pool(settings, is_target, target);
-        if self.pools.get(pool).is_none_or(Pool::is_full) {
+        let key = self.pool(settings, target);
+        self.learn(key, now);
+        let Some(pool) = self.pools.get_mut(key) else {
+            return Opened::Refused;
+        };
+        if pool.verdict.is_single() {
+            pool.share.add(Count::Aside, 1);
+            self.ask_beside(key, now);
+            return Opened::Aside;
+        }
+        if pool.is_full() {
             return Opened::Full;
         }
-        let Some(fake) = self.new_fake(pool, wants, now) else {
+        let Some(fake) = self.new_fake(key, wants, now) else {
             return Opened::Refused;
         };
         if self.try_place(fake, now) {
-            self.spread(pool, now);
+            self.spread(key, now);
             return self.opened(fake);
         }
         let mut alone = false;
-        if let Some(pool) = self.pools.get_mut(pool) {
+        if let Some(pool) = self.pools.get_mut(key) {
             alone = pool.isolates(wants);
             let queue = if alone {
                 &mut pool.alone
@@ -122,12 +139,12 @@ impl Worker {
             queue.push_back(fake);
             pool.show();
         }
-        let grown = self.grow(pool, now, log);
+        let grown = self.grow(key, now, log);
         // An address on this machine may have connected at once.
         let placed = self.try_place(fake, now);
         let waits = if alone { grown.alone } else { grown.shared };
         if (placed || !waits)
-            && let Some(pool) = self.pools.get_mut(pool)
+            && let Some(pool) = self.pools.get_mut(key)
         {
             pool.forget(fake);
         }
@@ -141,7 +158,7 @@ impl Worker {
         }
     }
 
-    fn opened(&self, fake: usize) -> Opened {
+    fn opened(&self, fake: FakeKey) -> Opened {
         let used = match self.fakes.get(fake).map(|fake| &fake.place) {
             Some(Place::On { real, .. }) => self.reals.get(*real).is_some_and(|real| real.served),
             _ => false,
@@ -149,62 +166,81 @@ impl Worker {
         Opened::Now { fake, used }
     }
 
-    fn pool(
-        &mut self,
-        settings: Settings,
-        is_target: impl Fn(&Target) -> bool,
-        target: impl FnOnce() -> Target,
-    ) -> usize {
-        let found = self
-            .pools
-            .iter()
-            .find(|(_, pool)| pool.settings == settings && is_target(&pool.target));
-        if let Some((pool, _)) = found {
-            return pool;
-        }
-        if self.pools.len() >= ADDRESSES {
-            self.pools.retain(|_, pool| !pool.is_empty());
-        }
-        self.pools.insert(Pool::new(target(), settings))
-    }
-
-    fn new_fake(&mut self, pool: usize, wants: Wants, now: Instant) -> Option<usize> {
-        let entry = self.fakes.vacant_entry();
-        let id = entry.key();
-        let connection = match self.spare.pop() {
-            Some(mut connection) => {
-                connection.renew(id);
-                connection
-            }
-            None => FakeConnection::new(id)?,
+    fn new_fake(&mut self, pool_key: PoolKey, wants: Wants, now: Instant) -> Option<FakeKey> {
+        let Self {
+            pools,
+            fakes,
+            spare,
+            ..
+        } = self;
+        let route = Rc::clone(&pools.get(pool_key)?.route);
+        let make = |key| {
+            let connection = match spare.pop() {
+                Some(mut connection) => {
+                    connection.renew(key);
+                    connection
+                }
+                None => FakeConnection::new(key).ok_or(())?,
+            };
+            Ok::<_, ()>(Fake {
+                connection,
+                pool: pool_key,
+                route,
+                wants,
+                place: Place::Waiting,
+                began: now,
+                blocked: false,
+                answered: false,
+                refused: false,
+                trace: Trace::new(now),
+            })
         };
-        entry.insert(Fake {
-            connection,
-            pool,
-            wants,
-            place: Place::Waiting,
-            began: now,
-            blocked: false,
-            answered: false,
-            refused: false,
-            trace: Trace::new(now),
-        });
-        Some(id)
+        self.opening = fakes.try_insert_with_key(make).ok();
+        faults::point();
+        self.opening
     }
 
-    fn recycle(&mut self, fake: usize) -> Option<Fake> {
-        let fake = self.fakes.try_remove(fake)?;
+    fn recycle(&mut self, fake: FakeKey) -> Option<Fake> {
+        let fake = self.fakes.remove(fake)?;
         fake.connection.silence();
         Some(fake)
     }
 
+    /// A callback has failed while a request got its connection, of which nginx has not heard.
+    pub(crate) fn abandon_opened(&mut self) {
+        if let Some(fake) = self.opening.take() {
+            self.abandon(fake);
+        }
+    }
+
+    /// A callback has failed while nginx was done with a request: what is left of it goes, and with it
+    /// the connection that it was on.
+    pub(crate) fn abandon(&mut self, fake: FakeKey) {
+        drop(self.fakes.remove(fake));
+        for pool in self.pools.values_mut() {
+            pool.forget(fake);
+        }
+        let on = |(id, real): (RealKey, &mut Real)| real.forget(fake).then_some(id);
+        if let Some(real) = self.reals.iter_mut().find_map(on) {
+            self.give_up(real);
+        }
+    }
+
+    /// A callback has failed on the connection of a request.
+    pub(crate) fn give_up_under(&mut self, fake: FakeKey) {
+        if let Some(Place::On { real, .. }) = self.fakes.get(fake).map(|fake| &fake.place) {
+            self.give_up(*real);
+        }
+    }
+
     /// What nginx is to take for the connection of a request.
-    pub(crate) fn connection(&self, fake: usize) -> Option<&FakeConnection> {
+    pub(crate) fn connection(&mut self, fake: FakeKey) -> Option<&FakeConnection> {
+        self.opening = None;
         Some(&self.fakes.get(fake)?.connection)
     }
 
     /// Reads from a fake connection.
-    pub(crate) fn recv(&mut self, id: usize, out: &mut [u8]) -> Got {
+    pub(crate) fn recv(&mut self, id: FakeKey, out: &mut [u8]) -> Got {
         let Some(fake) = self.fakes.get_mut(id) else {
             return Got::Failed;
         };
@@ -232,12 +268,15 @@ impl Worker {
             let text = format!("the application refused the request: {status:?}");
             fake.connection.log(Level::Error, 0, &text);
             fake.refused = true;
-            if status == ProtocolStatus::CantMpxConn
-                && let Some(pool) = self.pools.get_mut(fake.pool)
-            {
-                pool.verdict = Verdict::silent(Instant::now());
+            if status == ProtocolStatus::CantMpxConn {
+                let pool = fake.pool;
                 real.connection.retire();
-                pool.shared.retain(|&shared| shared != real_id);
+                self.drop_retired(real_id);
+                self.fell_silent(
+                    pool,
+                    "it refused a request with CANT_MPX_CONN",
+                    Instant::now(),
+                );
             }
             return Got::Failed;
         }
@@ -271,7 +310,7 @@ impl Worker {
     }
 
     /// Writes to a fake connection, and says how much was taken.
-    pub(crate) fn send(&mut self, id: usize, bytes: &[u8]) -> Result<usize, ()> {
+    pub(crate) fn send(&mut self, id: FakeKey, bytes: &[u8]) -> Result<usize, ()> {
         let fake = self.fakes.get_mut(id).ok_or(())?;
         let (real, relay) = match &mut fake.place {
             Place::Waiting => return Ok(0),
@@ -303,7 +342,7 @@ impl Worker {
 
     /// nginx has read the head of a response that upgrades the request. `false`: the application was
     /// not offered that.
-    pub(crate) fn accept_upgrade(&mut self, id: usize) -> bool {
+    pub(crate) fn accept_upgrade(&mut self, id: FakeKey) -> bool {
         match self.fakes.get_mut(id).map(|fake| &mut fake.place) {
             Some(Place::On { relay, .. }) => relay.accept(),
             _ => false,
@@ -311,7 +350,7 @@ impl Worker {
     }
 
     /// nginx has read the head of another response.
-    pub(crate) fn decline_upgrade(&mut self, id: usize) {
+    pub(crate) fn decline_upgrade(&mut self, id: FakeKey) {
         if let Some(Place::On { real, relay }) = self.fakes.get_mut(id).map(|fake| &mut fake.place)
             && let Some(real) = self.reals.get_mut(*real)
         {
@@ -322,11 +361,12 @@ impl Worker {
 
     /// nginx is done with a request; `gently`: it has all that it wants of the response, which may
     /// end soon by itself.
-    pub(crate) fn free(&mut self, id: usize, gently: bool) -> Freed {
+    pub(crate) fn free(&mut self, id: FakeKey, gently: bool) -> Freed {
         let Some(mut fake) = self.recycle(id) else {
             return Freed::default();
         };
         let now = Instant::now();
+        faults::point();
         fake.trace.stop_waiting(now);
         match fake.place {
             Place::Waiting => {
@@ -343,6 +383,7 @@ impl Worker {
                     real.note_end(&mut fake.trace, &relay, now);
                     let aborts = real.connection.aborts();
                     real.take(relay.handle());
+                    faults::point();
                     if gently && fake.answered {
                         relay.close_gently(&mut real.connection, now);
                     } else {

@@ -15,8 +15,8 @@
 //! The core: [`record`] (the wire format), [`reader`] (records out of arbitrary pieces),
 //! [`params`] and [`values`] (name-value pairs), [`table`] (request ids, slots, generations),
 //! [`writer`] (bounded output, in turns), [`inbox`] (received content of one stream), [`credit`]
-//! (flow control, an extension that both sides have to agree on: `docs/flow-control.md`) and [`cgi`]
-//! (the response head).
+//! (flow control, an extension that both sides have to agree on: `docs/flow-control.md`), [`cgi`]
+//! (the response head) and [`verdict`] (what is known of an application, and when to ask it).
 #![forbid(unsafe_code)]
 #![cfg_attr(
     not(test),
@@ -41,6 +41,7 @@ pub mod record;
 pub mod relay;
 pub mod table;
 pub mod values;
+pub mod verdict;
 pub mod web;
 pub mod writer;
 
@@ -49,3 +50,4 @@ pub use params::Params;
 pub use record::{BeginRequest, EndRequest, Header, ProtocolStatus, RecordType, RequestId, Role};
 pub use table::Handle;
 pub use values::Values;
+pub use verdict::{Patience, Verdict};

@@ -8,6 +8,7 @@ use std::fmt;
 use bytes::Bytes;
 
 use crate::error::RequestError;
+use crate::record::MAX_CONTENT;
 
 /// Appends a name-value pair in its shortest form. Lengths of 2^31 and more cannot be
 /// written: such a pair is left out and `false` returned.
@@ -69,6 +70,66 @@ fn decode_long_pair<'a>(input: &mut &'a [u8]) -> Result<Option<Pair<'a>>, Malfor
     let (value, rest) = rest.split_at_checked(value_length).ok_or(Malformed)?;
     *input = rest;
     Ok(Some((name, value)))
+}
+
+/// Content of PARAMS that is being cut into records, between pairs only: PHP-FPM reads each record by
+/// itself, and closes the connection if a pair is cut. No rule asks for that, but no web server
+/// that it was tried with cuts pairs.
+#[derive(Debug, Default)]
+pub(crate) struct Cutter {
+    /// What is left of a pair that is longer than any record.
+    left: usize,
+}
+
+impl Cutter {
+    /// How much of `content`, which begins with a pair or with the rest of one that was cut, goes into
+    /// the next record: as many pairs as have `room`, or the first alone if it is not longer than `most`.
+    /// 0: there is no room for it yet. `content` that ends inside a pair is not cut before its end.
+    pub(crate) fn next(&mut self, content: &[u8], room: usize, most: usize) -> usize {
+        if self.left > 0 {
+            let count = self.left.min(content.len()).min(room);
+            self.left = self.left.saturating_sub(count);
+            return count;
+        }
+        if content.len() <= room {
+            return content.len();
+        }
+        let mut count = 0_usize;
+        let first = loop {
+            let rest = content.get(count..).unwrap_or_default();
+            let length = pair_length(rest).unwrap_or(rest.len());
+            let end = count.saturating_add(length);
+            if end > room {
+                break length;
+            }
+            count = end;
+        };
+        if count > 0 {
+            return count;
+        }
+        if first <= most {
+            return first.min(content.len());
+        }
+        if first <= MAX_CONTENT {
+            return 0;
+        }
+        let count = room.min(content.len());
+        self.left = first.saturating_sub(count);
+        count
+    }
+}
+
+/// How long the pair is that begins here; `None` if not even its lengths are here.
+fn pair_length(content: &[u8]) -> Option<usize> {
+    let mut rest = content;
+    let name_length = decode_length(&mut rest).ok()?;
+    let value_length = decode_length(&mut rest).ok()?;
+    let lengths = content.len().saturating_sub(rest.len());
+    Some(
+        lengths
+            .saturating_add(name_length)
+            .saturating_add(value_length),
+    )
 }
 
 fn decode_length(input: &mut &[u8]) -> Result<usize, Malformed> {

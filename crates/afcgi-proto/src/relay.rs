@@ -7,6 +7,9 @@
 //! breaks off inside a record cannot wedge the connection; what the application answers is put into
 //! records for the client again.
 //!
+//! A record of PARAMS is taken and written as a whole: where the client does not cut a pair, nor does
+//! the relay (PHP-FPM reads each such record by itself).
+//!
 //! A request that may be upgraded (`docs/upgrade.md`) keeps its STDIN open behind the client's back
 //! until the client has seen the head of the response. From then on it is a tunnel of plain bytes, or
 //! a request like any other.
@@ -70,6 +73,9 @@ pub struct Relay {
     reader: Reader,
     /// The body of BEGIN_REQUEST, as far as it has come.
     begin: Vec<u8>,
+    /// Content of a PARAMS record that has not come to its end; below 64 KiB, and nothing where records
+    /// come whole.
+    params: Vec<u8>,
     /// Bytes of headers and END_REQUEST that `recv` has yet to give.
     head: [u8; 3 * HEADER_LEN],
     head_from: usize,
@@ -110,6 +116,7 @@ impl Relay {
             handle,
             reader: Reader::new(),
             begin: Vec::new(),
+            params: Vec::new(),
             head: [0; 3 * HEADER_LEN],
             head_from: 0,
             head_to: 0,
@@ -213,7 +220,15 @@ impl Relay {
                         return usize::MAX;
                     };
                     // A request that is gone is found out below.
-                    let room = connection.room(self.handle, output).unwrap_or(usize::MAX);
+                    let room = if output == Output::Params {
+                        let length = usize::from(header.content_length);
+                        match connection.takes_record(self.handle, length) {
+                            true => usize::MAX,
+                            false => 0,
+                        }
+                    } else {
+                        connection.room(self.handle, output).unwrap_or(usize::MAX)
+                    };
                     if room == 0 {
                         full = Some(output);
                     }
@@ -245,6 +260,19 @@ impl Relay {
                     continue;
                 }
                 connection.end(self.handle, output)
+            } else if output == Output::Params {
+                if !fragment.last || !self.params.is_empty() {
+                    self.params.extend_from_slice(fragment.content);
+                }
+                if !fragment.last {
+                    continue;
+                }
+                let collected = std::mem::take(&mut self.params);
+                let content = match collected.is_empty() {
+                    true => fragment.content,
+                    false => &collected,
+                };
+                connection.write_record(self.handle, content)
             } else {
                 // No more than the room was read, so all of it is taken.
                 connection

@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use crate::credit::Flow;
+use crate::params::Cutter;
 use crate::record::{HEADER_LEN, Header, MAX_CONTENT, RecordType, RequestId};
 use crate::table::Handle;
 
@@ -29,7 +30,8 @@ pub(crate) struct Turn {
 /// The output of a connection.
 ///
 /// Invariants: `sent <= buffer.len()`; content of streams is only added while fewer than `high`
-/// bytes are pending, so `pending() < high + turn + discrete records`.
+/// bytes are pending, so `pending() < high + turn + discrete records`; a record of PARAMS that cannot
+/// be cut may be longer than a turn.
 #[derive(Debug)]
 pub(crate) struct Writer {
     buffer: Vec<u8>,
@@ -153,14 +155,12 @@ impl Writer {
         content: &[u8],
     ) -> usize {
         let count = content.len().min(self.room(turn));
-        if count > 0 {
-            turn.used = turn.used.saturating_add(count);
-            self.record(
-                record_type,
-                Some(handle.id()),
-                content.get(..count).unwrap_or_default(),
-            );
-        }
+        self.whole(
+            handle,
+            turn,
+            record_type,
+            content.get(..count).unwrap_or_default(),
+        );
         if count < content.len() {
             self.wait(handle, turn);
         }
@@ -192,6 +192,55 @@ impl Writer {
             flow.wait();
         }
         count
+    }
+
+    /// Appends PARAMS, cut between pairs: as many as the request's turn allows. A pair that is longer
+    /// than a turn takes a whole one. Says how much of `content` that was; if it was not all, the
+    /// request waits from now on.
+    pub(crate) fn params(
+        &mut self,
+        handle: Handle,
+        turn: &mut Turn,
+        cutter: &mut Cutter,
+        content: &[u8],
+    ) -> usize {
+        let room = self.room(turn);
+        let count = match room {
+            0 => 0,
+            _ if turn.used == 0 => cutter.next(content, room, MAX_CONTENT),
+            _ => cutter.next(content, room, room),
+        };
+        self.whole(
+            handle,
+            turn,
+            RecordType::Params,
+            content.get(..count).unwrap_or_default(),
+        );
+        if count < content.len() {
+            self.wait(handle, turn);
+        }
+        count
+    }
+
+    /// Whether a record of this many bytes may be added that cannot be cut: it fits into what is left of
+    /// the request's turn, or the request has the whole of it.
+    pub(crate) fn takes_whole(&self, turn: &mut Turn, length: usize) -> bool {
+        let room = self.room(turn);
+        length <= room || (room > 0 && turn.used == 0)
+    }
+
+    /// Appends a record that [`Writer::takes_whole`]; nothing if it is empty.
+    pub(crate) fn whole(
+        &mut self,
+        handle: Handle,
+        turn: &mut Turn,
+        record_type: RecordType,
+        content: &[u8],
+    ) {
+        if !content.is_empty() {
+            turn.used = turn.used.saturating_add(content.len());
+            self.record(record_type, Some(handle.id()), content);
+        }
     }
 
     /// Bytes of content that a request may add now.

@@ -18,8 +18,9 @@ use nginx_sys::{
 };
 
 use super::log::{self, Level};
-use super::{AGAIN, ERROR, fence};
+use super::{AGAIN, ERROR, fence, fenced};
 use crate::fake::Got;
+use crate::keys::{self, FakeKey};
 use crate::worker;
 
 /// The connection, its events, and the number under which the worker knows it.
@@ -28,7 +29,7 @@ struct Raw {
     connection: ngx_connection_t,
     read: ngx_event_t,
     write: ngx_event_t,
-    id: usize,
+    id: u64,
 }
 
 /// Owns a fake connection. Invariant: the pointer is valid and the events belong to it.
@@ -66,7 +67,7 @@ pub(crate) fn close_idle_socket() {
 
 impl FakeConnection {
     /// A fake, with the number by which the worker is to be asked. `None` if there are no descriptors.
-    pub(crate) fn new(id: usize) -> Option<Self> {
+    pub(crate) fn new(id: FakeKey) -> Option<Self> {
         if idle_socket() == -1 {
             return None;
         }
@@ -78,14 +79,14 @@ impl FakeConnection {
     }
 
     /// Makes the fake as good as new, for another request.
-    pub(crate) fn renew(&mut self, id: usize) {
+    pub(crate) fn renew(&mut self, id: FakeKey) {
         let at = self.0.as_ptr();
         // SAFETY: ours alone (see the type), in no queue or timer of nginx's (see `silence`), and zero
         // is a value of everything in it.
         unsafe {
             let pool = (*at).connection.pool;
             ptr::write_bytes(at, 0, 1);
-            (*at).id = id;
+            (*at).id = keys::number(id);
             let connection = &mut (*at).connection;
             connection.pool = pool;
             if !pool.is_null() {
@@ -175,6 +176,8 @@ pub(super) unsafe fn silence(connection: *mut ngx_connection_t) {
     // truly whether the events are in the tree and the queue.
     unsafe {
         (*at).connection.log = log::cycle_log();
+        (*at).read.log = log::cycle_log();
+        (*at).write.log = log::cycle_log();
         if let Some(pool) = (*at).connection.pool.as_mut() {
             pool.log = log::cycle_log();
         }
@@ -241,18 +244,35 @@ unsafe fn read(c: *mut ngx_connection_t, buffer: *mut u_char, size: usize) -> Go
     // SAFETY: the caller's word. The bytes may never have been written; they are only written here.
     let (id, out) = unsafe {
         (
-            (*c.cast::<Raw>()).id,
+            keys::key((*c.cast::<Raw>()).id),
             slice::from_raw_parts_mut(buffer, size),
         )
     };
     worker::with(|worker| worker.recv(id, out)).unwrap_or(Got::Failed)
 }
 
+/// Runs a call on a fake. After a panic the connection that it is on is given up: nothing about it can
+/// be trusted.
+///
+/// Safety: `c` is a fake.
+unsafe fn call<T>(c: *mut ngx_connection_t, failed: T, body: impl FnOnce() -> T) -> T {
+    fenced(body).unwrap_or_else(|| {
+        // SAFETY: the caller's word.
+        let id = keys::key(unsafe { (*c.cast::<Raw>()).id });
+        fence((), || {
+            worker::with(|worker| worker.give_up_under(id));
+        });
+        failed
+    })
+}
+
 unsafe extern "C" fn recv(c: *mut ngx_connection_t, buffer: *mut u_char, size: usize) -> isize {
-    fence(ERROR, || {
+    let body = || {
         // SAFETY: nginx calls this for a fake, with room for `size` bytes.
         unsafe { note(c, read(c, buffer, size)) }
-    })
+    };
+    // SAFETY: nginx calls this for a fake.
+    unsafe { call(c, ERROR, body) }
 }
 
 unsafe extern "C" fn recv_chain(
@@ -260,7 +280,7 @@ unsafe extern "C" fn recv_chain(
     chain: *mut ngx_chain_t,
     limit: off_t,
 ) -> isize {
-    fence(ERROR, || {
+    let body = || {
         let mut left = match usize::try_from(limit) {
             Ok(limit) if limit > 0 => limit,
             _ => usize::MAX,
@@ -294,7 +314,9 @@ unsafe extern "C" fn recv_chain(
             }
         }
         total.cast_signed()
-    })
+    };
+    // SAFETY: nginx calls this for a fake.
+    unsafe { call(c, ERROR, body) }
 }
 
 /// Safety: `c` is a fake, and `bytes` is readable for `size` bytes.
@@ -303,7 +325,10 @@ unsafe fn write(c: *mut ngx_connection_t, bytes: *const u_char, size: usize) -> 
         return Ok(0);
     }
     // SAFETY: the caller's word.
-    let (id, bytes) = unsafe { ((*c.cast::<Raw>()).id, slice::from_raw_parts(bytes, size)) };
+    let (id, bytes) = unsafe {
+        let id = keys::key((*c.cast::<Raw>()).id);
+        (id, slice::from_raw_parts(bytes, size))
+    };
     let sent = worker::with(|worker| worker.send(id, bytes)).unwrap_or(Err(()));
     // SAFETY: the caller's word.
     unsafe {
@@ -321,14 +346,16 @@ unsafe fn write(c: *mut ngx_connection_t, bytes: *const u_char, size: usize) -> 
 }
 
 unsafe extern "C" fn send(c: *mut ngx_connection_t, bytes: *mut u_char, size: usize) -> isize {
-    fence(ERROR, || {
+    let body = || {
         // SAFETY: nginx calls this for a fake, with `size` bytes.
         match unsafe { write(c, bytes, size) } {
             Ok(0) if size > 0 => AGAIN,
             Ok(count) => count.cast_signed(),
             Err(()) => ERROR,
         }
-    })
+    };
+    // SAFETY: nginx calls this for a fake.
+    unsafe { call(c, ERROR, body) }
 }
 
 /// What `NGX_CHAIN_ERROR` is.
@@ -341,7 +368,7 @@ unsafe extern "C" fn send_chain(
     chain: *mut ngx_chain_t,
     _limit: off_t,
 ) -> *mut ngx_chain_t {
-    fence(chain_error(), || {
+    let body = || {
         let mut total = 0;
         let mut link = chain;
         while !link.is_null() {
@@ -370,5 +397,7 @@ unsafe extern "C" fn send_chain(
         }
         // SAFETY: the chain is as it was, and `total` is no more than it holds.
         unsafe { ngx_chain_update_sent(chain, total as off_t) }
-    })
+    };
+    // SAFETY: nginx calls this for a fake.
+    unsafe { call(c, chain_error(), body) }
 }

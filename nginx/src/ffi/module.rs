@@ -19,6 +19,7 @@ use super::log::{self, Level};
 use super::upstream::Hooks;
 use super::{ERROR, OK, fence, sock, status, variables, zone};
 use crate::conf::{Readers, Settings};
+use crate::faults;
 use crate::worker;
 
 /// What nginx shows as the value of an unset flag.
@@ -106,24 +107,24 @@ unsafe extern "C" fn create_main(cf: *mut ngx_conf_t) -> *mut c_void {
 unsafe extern "C" fn create_upstream(cf: *mut ngx_conf_t) -> *mut c_void {
     // SAFETY: nginx gives a configuration with a pool, which outlives it; what was allocated has the
     // size that is written, and nginx's pools align for every scalar.
-    unsafe {
+    fence(ptr::null_mut(), || unsafe {
         let conf = ngx_pcalloc((*cf).pool, size_of::<UpstreamConf>()).cast::<UpstreamConf>();
         if !conf.is_null() {
             conf.write(UpstreamConf { settings: None });
         }
         conf.cast()
-    }
+    })
 }
 
 unsafe extern "C" fn create_location(cf: *mut ngx_conf_t) -> *mut c_void {
     // SAFETY: as above; what was allocated has the size that is written.
-    unsafe {
+    fence(ptr::null_mut(), || unsafe {
         let conf = ngx_pcalloc((*cf).pool, size_of::<LocationConf>()).cast::<LocationConf>();
         if !conf.is_null() {
-            (*conf).on = UNSET;
+            conf.write(LocationConf { on: UNSET });
         }
         conf.cast()
-    }
+    })
 }
 
 unsafe extern "C" fn merge_location(
@@ -132,13 +133,13 @@ unsafe extern "C" fn merge_location(
     inner: *mut c_void,
 ) -> *mut c_char {
     // SAFETY: nginx gives two of what `create_location` made.
-    unsafe {
+    fence(conf_error(), || unsafe {
         let (outer, inner) = (outer.cast::<LocationConf>(), inner.cast::<LocationConf>());
         if (*inner).on == UNSET {
             (*inner).on = (*outer).on;
         }
-    }
-    ptr::null_mut()
+        ptr::null_mut()
+    })
 }
 
 /// What `NGX_CONF_ERROR` is.
@@ -224,6 +225,9 @@ unsafe extern "C" fn postconfiguration(cf: *mut ngx_conf_t) -> ngx_int_t {
         // an array of pointers that live as long as the cycle.
         unsafe {
             zone::settle(cf);
+            if !zone::declare_verdicts(cf) {
+                return ERROR;
+            }
             let ctx = (*cf).ctx.cast::<ngx_http_conf_ctx_t>();
             let main = |index: usize| *(*ctx).main_conf.add(index);
             let ours = ngx_http_fastcgi_multiplex_module.ctx_index;
@@ -259,6 +263,7 @@ unsafe extern "C" fn init_module(cycle: *mut ngx_cycle_t) -> ngx_int_t {
 unsafe extern "C" fn init_process(_cycle: *mut ngx_cycle_t) -> ngx_int_t {
     fence(ERROR, || {
         log::log_panics();
+        faults::begin();
         zone::begin();
         if !can_multiplex() {
             log::line(

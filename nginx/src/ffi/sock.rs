@@ -18,6 +18,7 @@ use nginx_sys::{
 };
 
 use super::{AGAIN, OK, fence, log};
+use crate::keys::{self, RealKey};
 use crate::worker;
 
 /// Where to connect to, and from where.
@@ -32,6 +33,36 @@ pub(crate) struct Target {
     pub(crate) keepalive: bool,
     /// The address for logs.
     pub(crate) name: String,
+}
+
+/// The same, as nginx has it for a request.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TargetRef<'a> {
+    pub(crate) address: &'a [u8],
+    pub(crate) local: &'a [u8],
+    pub(crate) transparent: bool,
+    pub(crate) keepalive: bool,
+    pub(crate) name: &'a [u8],
+}
+
+impl TargetRef<'_> {
+    /// Whether it is the same place, whatever it is called.
+    pub(crate) fn is(&self, target: &Target) -> bool {
+        target.address == self.address
+            && target.local == self.local
+            && target.transparent == self.transparent
+            && target.keepalive == self.keepalive
+    }
+
+    pub(crate) fn to_target(self) -> Target {
+        Target {
+            address: self.address.to_vec(),
+            local: self.local.to_vec(),
+            transparent: self.transparent,
+            keepalive: self.keepalive,
+            name: String::from_utf8_lossy(self.name).into_owned(),
+        }
+    }
 }
 
 /// A socket address in memory that is aligned for every family.
@@ -59,7 +90,8 @@ struct Raw {
     timer: ngx_event_t,
     /// nginx's, and open.
     connection: *mut ngx_connection_t,
-    id: usize,
+    /// By which the worker knows it.
+    id: u64,
 }
 
 /// An open socket. Invariants: the pointer is valid; the connection is open, and its `data` is `Raw`.
@@ -106,7 +138,7 @@ impl LogTo {
 impl Sock {
     /// Begins to connect, and says whether it is connected already. `None`: it failed, which nginx has
     /// logged to `log`. The worker hears of it under `id`.
-    pub(crate) fn connect(target: &Target, id: usize, log: LogTo) -> Option<(Self, bool)> {
+    pub(crate) fn connect(target: &Target, id: RealKey, log: LogTo) -> Option<(Self, bool)> {
         let mut address = Address::new(&target.address)?;
         let mut local = Address::new(&target.local)?;
         let mut name = text(target.name.as_bytes());
@@ -149,7 +181,7 @@ impl Sock {
         unsafe {
             let at = raw.as_ptr();
             (*at).connection = connection;
-            (*at).id = id;
+            (*at).id = keys::number(id);
             (*at).ident.data = at.cast();
             (*at).ident.fd = (*connection).fd;
             for event in [&mut (*at).flush, &mut (*at).timer] {
@@ -367,7 +399,7 @@ pub(super) fn text(bytes: &[u8]) -> ngx_str_t {
 }
 
 /// Runs the worker's answer to an event. After a panic the connection is given up.
-fn on_event(id: usize, answer: impl FnOnce(&mut worker::Worker, usize)) {
+fn on_event(id: RealKey, answer: impl FnOnce(&mut worker::Worker, RealKey)) {
     let done = fence(false, || {
         worker::with(|worker| answer(worker, id)).is_some()
     });
@@ -379,18 +411,18 @@ fn on_event(id: usize, answer: impl FnOnce(&mut worker::Worker, usize)) {
 }
 
 /// Safety: `event` is an own event of a socket.
-unsafe fn id_of_own(event: *mut ngx_event_t) -> usize {
+unsafe fn id_of_own(event: *mut ngx_event_t) -> RealKey {
     // SAFETY: the caller's word: `data` of such events is `Raw`.
-    unsafe { (*(*event).data.cast::<Raw>()).id }
+    keys::key(unsafe { (*(*event).data.cast::<Raw>()).id })
 }
 
 /// Safety: `event` is an event of the connection of a socket.
-unsafe fn id_of(event: *mut ngx_event_t) -> usize {
+unsafe fn id_of(event: *mut ngx_event_t) -> RealKey {
     // SAFETY: the caller's word: `data` of such events is the connection, whose `data` is `Raw`.
-    unsafe {
+    keys::key(unsafe {
         let connection = (*event).data.cast::<ngx_connection_t>();
         (*(*connection).data.cast::<Raw>()).id
-    }
+    })
 }
 
 unsafe extern "C" fn on_read(event: *mut ngx_event_t) {

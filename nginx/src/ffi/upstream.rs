@@ -14,12 +14,13 @@ use nginx_sys::{
 
 use super::fake;
 use super::log::{self, Level};
-use super::sock::{LogTo, Target};
+use super::sock::{LogTo, TargetRef};
 use super::variables::Log;
-use super::{AGAIN, BUSY, DECLINED, DONE, ERROR, OK, fence, module};
+use super::{AGAIN, BUSY, DECLINED, DONE, ERROR, OK, fence, fenced, module};
 use crate::conf::Settings;
-use crate::fake::Wants;
-use crate::worker::{self, Opened};
+use crate::fake::{Freed, Wants};
+use crate::keys::FakeKey;
+use crate::worker::{self, Opened, Worker};
 
 unsafe extern "C" {
     /// nginx's own FastCGI module.
@@ -81,11 +82,21 @@ struct Peer {
     /// Whether the application refused the request unprocessed, and another is to be asked.
     resend: bool,
     /// The number and the address of the fake connection, while there is one.
-    fake: Option<(usize, *mut ngx_connection_t)>,
+    fake: Option<(FakeKey, *mut ngx_connection_t)>,
     /// Whether nginx was told of a kept connection, which gives it one more try.
     told: bool,
     /// Where the request's values are kept.
     log: Log,
+}
+
+impl Peer {
+    /// Has nginx begin anew what it has written, if that was refused.
+    fn begin_anew(&mut self) {
+        if std::mem::take(&mut self.resend) {
+            // SAFETY: the request of this peer lives, and has an upstream.
+            unsafe { (*(*self.request).upstream).set_request_sent(1) };
+        }
+    }
 }
 
 type ProcessHeader = Option<unsafe extern "C" fn(*mut ngx_http_request_t) -> ngx_int_t>;
@@ -275,7 +286,7 @@ unsafe fn bytes<'a>(address: *const sockaddr, length: libc::socklen_t) -> &'a [u
 
 /// Asks the balancer for an address, and takes a place on a connection to it.
 unsafe extern "C" fn get(pc: *mut ngx_peer_connection_t, data: *mut c_void) -> ngx_int_t {
-    fence(ERROR, || {
+    fenced(|| {
         // SAFETY: nginx gives back what `init` has set, with the peer that it belongs to.
         let (pc, ours) = unsafe { (&mut *pc, &mut *data.cast::<Peer>()) };
         let Some(before) = ours.get else {
@@ -284,6 +295,10 @@ unsafe extern "C" fn get(pc: *mut ngx_peer_connection_t, data: *mut c_void) -> n
         // SAFETY: what nginx would have called, with what it would have given.
         let rc = unsafe { before(pc, ours.data) };
         if rc != OK {
+            if rc == DONE {
+                // A connection that nginx has kept.
+                ours.begin_anew();
+            }
             return rc;
         }
         // SAFETY: the balancer has set address and name; the local address is the request's.
@@ -300,24 +315,19 @@ unsafe extern "C" fn get(pc: *mut ngx_peer_connection_t, data: *mut c_void) -> n
             let opened = worker.open(
                 ours.settings,
                 ours.wants,
-                |target| {
-                    target.address == address
-                        && target.local == local
-                        && target.transparent == transparent
-                        && target.keepalive == keepalive
-                },
-                || Target {
-                    address: address.to_vec(),
-                    local: local.to_vec(),
+                TargetRef {
+                    address,
+                    local,
                     transparent,
                     keepalive,
-                    name: String::from_utf8_lossy(name).into_owned(),
+                    name,
                 },
                 LogTo::request(pc.log),
             );
             let (fake, used, rc) = match opened {
                 Opened::Now { fake, used } => (fake, used, DONE),
                 Opened::Waiting { fake } => (fake, false, AGAIN),
+                Opened::Aside => return Err(OK),
                 Opened::Refused => return Err(DECLINED),
                 Opened::Full => return Err(BUSY),
             };
@@ -331,12 +341,13 @@ unsafe extern "C" fn get(pc: *mut ngx_peer_connection_t, data: *mut c_void) -> n
                 pc.connection = connection;
                 pc.set_cached((used && !ours.told).into());
                 ours.told |= used;
-                if std::mem::take(&mut ours.resend) {
-                    // So that nginx begins anew what it has written.
-                    // SAFETY: the request of this peer, which has an upstream.
-                    unsafe { (*(*ours.request).upstream).set_request_sent(1) };
-                }
+                ours.begin_anew();
                 rc
+            }
+            Some(Err(OK)) => {
+                // As if this module were not there.
+                ours.begin_anew();
+                OK
             }
             Some(Err(BUSY)) => {
                 let text = "too many requests wait for a connection";
@@ -346,6 +357,12 @@ unsafe extern "C" fn get(pc: *mut ngx_peer_connection_t, data: *mut c_void) -> n
             Some(Err(rc)) => rc,
             None => ERROR,
         }
+    })
+    .unwrap_or_else(|| {
+        fence((), || {
+            worker::with(Worker::abandon_opened);
+        });
+        ERROR
     })
 }
 
@@ -378,26 +395,32 @@ unsafe extern "C" fn free(
         // SAFETY: it was made by `get`, and the worker has it yet.
         unsafe { fake::silence(connection) };
     }
-    fence((), || {
-        if let Some((fake, _)) = used {
+    if let Some((fake, _)) = used {
+        let freed = fenced(|| {
             // SAFETY: the request of this peer, which has an upstream.
             let gently = unsafe { is_satisfied(ours.request) };
-            let freed = worker::with(|worker| worker.free(fake, gently)).unwrap_or_default();
-            ours.log.closed(freed.trace);
-            if freed.refused {
-                // It works, and is busy: no failure that the balancer should count.
-                state = NGX_PEER_NEXT as ngx_uint_t;
-                // SAFETY: as above. What was not processed may be sent again whatever its method
-                // if nginx still has all of it.
-                unsafe {
-                    if (*ours.request).request_body_no_buffering() == 0 {
-                        (*(*ours.request).upstream).set_request_sent(0);
-                        ours.resend = true;
-                    }
+            worker::with(|worker| worker.free(fake, gently))
+        });
+        let freed = freed.flatten().unwrap_or_else(|| {
+            fence((), || {
+                worker::with(|worker| worker.abandon(fake));
+            });
+            Freed::default()
+        });
+        ours.log.closed(freed.trace);
+        if freed.refused {
+            // It works, and is busy: no failure that the balancer should count.
+            state = NGX_PEER_NEXT as ngx_uint_t;
+            // SAFETY: as above. What was not processed may be sent again whatever its method
+            // if nginx still has all of it.
+            unsafe {
+                if (*ours.request).request_body_no_buffering() == 0 {
+                    (*(*ours.request).upstream).set_request_sent(0);
+                    ours.resend = true;
                 }
             }
         }
-    });
+    }
     if let Some(before) = ours.free {
         // SAFETY: what nginx would have called, with what it would have given.
         unsafe { before(pc, ours.data, state) };
@@ -405,10 +428,12 @@ unsafe extern "C" fn free(
 }
 
 unsafe extern "C" fn notify(pc: *mut ngx_peer_connection_t, data: *mut c_void, kind: ngx_uint_t) {
-    // SAFETY: nginx gives back what `init` has set.
-    let ours = unsafe { &*data.cast::<Peer>() };
-    if let Some(before) = ours.notify {
-        // SAFETY: what nginx would have called, with what it would have given.
-        unsafe { before(pc, ours.data, kind) };
-    }
+    fence((), || {
+        // SAFETY: nginx gives back what `init` has set.
+        let ours = unsafe { &*data.cast::<Peer>() };
+        if let Some(before) = ours.notify {
+            // SAFETY: what nginx would have called, with what it would have given.
+            unsafe { before(pc, ours.data, kind) };
+        }
+    });
 }

@@ -12,6 +12,7 @@ use nginx_sys::{
 
 use super::status::text;
 use super::{ERROR, OK, fence, module};
+use crate::keys::FakeKey;
 use crate::trace::{Trace, Variable};
 use crate::worker;
 
@@ -19,7 +20,7 @@ use crate::worker;
 pub(super) struct Seen {
     request: *const ngx_http_request_t,
     /// Its fake connection, while there is one.
-    fake: Option<usize>,
+    fake: Option<FakeKey>,
     /// What became of the last one.
     last: Option<Trace>,
 }
@@ -55,7 +56,7 @@ impl Log {
     }
 
     /// The request has a fake connection.
-    pub(super) fn opened(self, fake: usize) {
+    pub(super) fn opened(self, fake: FakeKey) {
         // SAFETY: valid (see the type), and nobody else has it now.
         unsafe { (*self.0.as_ptr()).fake = Some(fake) };
     }

@@ -28,6 +28,8 @@ pub(crate) enum Gauge {
 pub(crate) enum Count {
     /// Requests that got a place on a connection.
     Requests,
+    /// Requests that nginx sent by connections of its own, since the application does not multiplex.
+    Aside,
     /// Bytes written to connections.
     BytesSent,
     /// Bytes read from connections.
@@ -46,6 +48,8 @@ pub(crate) enum Count {
     ConnectFailures,
     /// Shared connections that took no more requests while they were open.
     Retired,
+    /// Requests that were kept from a connection to another application: always 0 but for a defect.
+    Astray,
 }
 
 /// What an application said of itself.
@@ -69,8 +73,9 @@ impl Gauge {
 }
 
 impl Count {
-    pub(crate) const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 12] = [
         Self::Requests,
+        Self::Aside,
         Self::BytesSent,
         Self::BytesReceived,
         Self::Aborts,
@@ -80,6 +85,7 @@ impl Count {
         Self::Connects,
         Self::ConnectFailures,
         Self::Retired,
+        Self::Astray,
     ];
 }
 
@@ -105,8 +111,18 @@ impl Share {
         }
     }
 
+    /// Another one of the same address.
+    pub(crate) fn beside(&self) -> Self {
+        Self::new(self.counts.clone())
+    }
+
     pub(crate) fn add(&self, count: Count, more: usize) {
         self.counts.add(count, more);
+    }
+
+    /// What the application said.
+    pub(crate) fn tell(&self, fact: Fact, said: Option<bool>) {
+        self.counts.tell(fact, said);
     }
 
     /// Makes it so many of this connection's.

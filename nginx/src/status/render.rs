@@ -66,6 +66,11 @@ impl Count {
                 "requests_total",
                 "Requests that got a place on a connection.",
             ),
+            Self::Aside => names(
+                "aside",
+                "requests_aside_total",
+                "Requests that nginx sent by connections of its own, since the application does not multiplex.",
+            ),
             Self::BytesSent => names(
                 "bytes_sent",
                 "sent_bytes_total",
@@ -106,6 +111,11 @@ impl Count {
                 "retired",
                 "connections_retired_total",
                 "Shared connections that took no more requests while they were open.",
+            ),
+            Self::Astray => names(
+                "astray",
+                "requests_astray_total",
+                "Requests that were kept from a connection to another application; a defect if not 0.",
             ),
         }
     }
@@ -260,7 +270,7 @@ mod tests {
         assert_eq!(address["upgrade"], false);
         assert_eq!(
             address.as_object().expect("an object").len(),
-            1 + 3 + 4 + 10
+            1 + 3 + 4 + 12
         );
         assert_eq!(value["addresses"].as_array().expect("an array").len(), 2);
         let none: serde_json::Value = serde_json::from_str(&json(&[], 0, 0)).expect("JSON");

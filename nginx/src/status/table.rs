@@ -135,20 +135,19 @@ impl Counts {
         }
     }
 
+    /// Whether something else counts in the same place.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.0
+            .as_ref()
+            .is_some_and(|owned| Rc::strong_count(owned) > 1)
+    }
+
     pub(crate) fn add(&self, count: Count, more: usize) {
         if let Some(owned) = &self.0
             && let Some(value) = owned.0.counts.get(count as usize)
         {
             let sum = value.load(Ordering::Relaxed).wrapping_add(more as u64);
             value.store(sum, Ordering::Relaxed);
-        }
-    }
-
-    pub(crate) fn set(&self, gauge: Gauge, value: usize) {
-        if let Some(owned) = &self.0
-            && let Some(to) = owned.0.gauges.get(gauge as usize)
-        {
-            to.store(value as u64, Ordering::Relaxed);
         }
     }
 
@@ -286,7 +285,7 @@ pub(super) mod tests {
         let other = claim(entries, "b", 1).unwrap();
         one.add(Count::Requests, 3);
         two.add(Count::Requests, 4);
-        two.set(Gauge::Waiting, 5);
+        two.shift(Gauge::Waiting, 0, 5);
         other.add(Count::Requests, 6);
         one.tell(Fact::Upgrade, Some(false));
         two.tell(Fact::Upgrade, Some(true));
@@ -310,7 +309,7 @@ pub(super) mod tests {
         let entries = table(1);
         let counts = claim(entries, "a", 1).unwrap();
         counts.add(Count::Aborts, 2);
-        counts.set(Gauge::Active, 9);
+        counts.shift(Gauge::Active, 0, 9);
         counts.tell(Fact::Multiplexes, Some(true));
         std::mem::forget(counts);
         let dead = |process: u32| process != 1;
@@ -332,7 +331,7 @@ pub(super) mod tests {
         let entries = table(1);
         let counts = claim(entries, "a", 1).unwrap();
         let clone = counts.clone();
-        clone.set(Gauge::Waiting, 1);
+        clone.shift(Gauge::Waiting, 0, 1);
         drop(counts);
         assert_eq!(all(entries)[0].gauge(Gauge::Waiting), 1);
         assert!(claim(entries, "a", 1).is_none());
@@ -359,7 +358,7 @@ pub(super) mod tests {
         assert!(claim(&[], "a", 1).is_none());
         let nowhere = Counts::default();
         nowhere.add(Count::Requests, 1);
-        nowhere.set(Gauge::Active, 1);
+        nowhere.shift(Gauge::Active, 0, 1);
         nowhere.tell(Fact::Upgrade, None);
     }
 

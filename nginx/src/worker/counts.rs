@@ -9,7 +9,7 @@ use afcgi_proto::{Handle, Values};
 
 use super::{WORKER, Worker};
 use crate::ffi::sock::Sock;
-use crate::ffi::zone;
+use crate::keys::{FakeKey, PoolKey, RealKey};
 use crate::pool::Pool;
 use crate::real::{Real, State};
 use crate::status::{Count, Fact, Gauge};
@@ -22,16 +22,22 @@ pub(crate) fn recount() {
         let Ok(mut worker) = cell.try_borrow_mut() else {
             return;
         };
-        let Some(Worker { pools, reals, .. }) = &mut *worker else {
+        let Some(Worker {
+            pools,
+            reals,
+            found,
+            ..
+        }) = &mut *worker
+        else {
             return;
         };
-        for (_, pool) in pools.iter_mut() {
-            pool.counts = zone::counts(&pool.target.name);
+        found.forget_counts();
+        for pool in pools.values_mut() {
+            pool.share.transfer(found.counts(pool.name()));
             pool.show();
         }
-        for (_, real) in reals.iter_mut() {
-            let counts = pools.get(real.pool).map(|pool| pool.counts.clone());
-            real.share.transfer(counts.unwrap_or_default());
+        for real in reals.values_mut() {
+            real.share.transfer(found.counts(&real.route.target.name));
             real.show();
         }
     });
@@ -39,12 +45,12 @@ pub(crate) fn recount() {
 
 impl Worker {
     /// What the variables tell of a request that has not been freed.
-    pub(crate) fn trace(&self, fake: usize) -> Option<Trace> {
+    pub(crate) fn trace(&self, fake: FakeKey) -> Option<Trace> {
         Some(self.fakes.get(fake)?.trace)
     }
 
     /// Something may have happened to a connection.
-    pub(super) fn count(&mut self, id: usize, now: Instant) {
+    pub(super) fn count(&mut self, id: RealKey, now: Instant) {
         let Self { reals, fakes, .. } = self;
         let Some(real) = reals.get_mut(id) else {
             return;
@@ -66,14 +72,14 @@ impl Worker {
     }
 
     /// An application has answered GET_VALUES.
-    pub(super) fn note_values(&self, pool: usize, values: &Values) {
+    pub(super) fn note_values(&self, pool: PoolKey, values: &Values) {
         if let Some(pool) = self.pools.get(pool) {
             pool.answered(values);
         }
     }
 
     /// Lets the protocol do what is due.
-    pub(super) fn handle_timeout(&mut self, id: usize, now: Instant) {
+    pub(super) fn handle_timeout(&mut self, id: RealKey, now: Instant) {
         let Some(real) = self.reals.get_mut(id) else {
             return;
         };
@@ -91,31 +97,19 @@ impl Worker {
 }
 
 impl Pool {
-    pub(crate) fn show(&self) {
-        let waiting = self.waiting.len() + self.alone.len();
-        self.counts.set(Gauge::Waiting, waiting);
-    }
-
-    /// The application was asked whether it multiplexes, and for the rest there is no answer yet.
-    pub(super) fn judged(&self, multiplexes: bool) {
-        self.counts.tell(Fact::Multiplexes, Some(multiplexes));
-        self.counts.tell(Fact::FlowControl, None);
-        self.counts.tell(Fact::Upgrade, None);
-    }
-
     /// A connection that was being opened has ended, by an error if that is not 0.
     pub(super) fn note_failure(&self, errno: i32) {
         if errno != 0 {
-            self.counts.add(Count::ConnectFailures, 1);
+            self.share.add(Count::ConnectFailures, 1);
         }
     }
 
     /// It has answered.
     fn answered(&self, values: &Values) {
         let flow_control = values.flow_control.is_some();
-        self.counts.tell(Fact::FlowControl, Some(flow_control));
+        self.share.tell(Fact::FlowControl, Some(flow_control));
         let upgrade = values.upgrade == Some(true);
-        self.counts.tell(Fact::Upgrade, Some(upgrade));
+        self.share.tell(Fact::Upgrade, Some(upgrade));
     }
 }
 
@@ -129,7 +123,7 @@ impl Real {
         self.share.show(Gauge::Active, active);
         self.share.show(Gauge::Draining, draining);
         self.share.aborted(self.connection.aborts());
-        if self.shared && self.sock.is_some() && self.connection.is_retired() {
+        if self.is_shared() && self.sock.is_some() && self.connection.is_retired() {
             self.share.retire();
         }
     }

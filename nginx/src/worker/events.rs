@@ -2,20 +2,22 @@
 
 use std::time::Instant;
 
-use afcgi_proto::Values;
 use afcgi_proto::web::Event;
+use afcgi_proto::{Values, Verdict};
 
 use super::Worker;
+use crate::faults;
+use crate::ffi::exiting;
 use crate::ffi::log::{self, Level};
 use crate::ffi::sock::Io;
-use crate::ffi::{exiting, workers};
-use crate::pool::{MOST_IDLE, Verdict};
-use crate::real::{IDLE_WAIT, OVERFLOW_BURST, OVERFLOW_PAUSE, State};
+use crate::keys::RealKey;
+use crate::pool::MOST_IDLE;
+use crate::real::{IDLE_WAIT, OVERFLOW_BURST, OVERFLOW_PAUSE, Real, State};
 use crate::status::Count;
 
 impl Worker {
     /// There is something to read, or nginx wants idle connections closed.
-    pub(crate) fn readable(&mut self, id: usize) {
+    pub(crate) fn readable(&mut self, id: RealKey) {
         let now = Instant::now();
         let Some(real) = self.reals.get_mut(id) else {
             return;
@@ -33,13 +35,15 @@ impl Worker {
         if matches!(real.state, State::Connecting { .. }) && !self.check_connected(id, now) {
             return;
         }
-        let mut buffer = std::mem::take(&mut self.buffer);
-        let outcome = self.read(id, &mut buffer, now);
-        self.buffer = buffer;
+        let Self { reals, buffer, .. } = self;
+        let outcome = reals
+            .get_mut(id)
+            .map_or(Ok(()), |real| read(real, buffer, now));
+        faults::point();
         self.tell(id, now);
         if let Err(why) = outcome {
             if let (Some(why), Some(pool)) = (&why, self.pool_of(id)) {
-                let text = format!("{}: {why}", pool.target.name);
+                let text = format!("{}: {why}", pool.name());
                 log::line(Level::Error, &text);
             }
             self.lose(id, now, 0);
@@ -48,59 +52,8 @@ impl Worker {
         }
     }
 
-    /// Reads once, after what was left from the last time. The error, with the reason if it is one for
-    /// the log: the connection has ended.
-    fn read(&mut self, id: usize, buffer: &mut [u8], now: Instant) -> Result<(), Option<String>> {
-        let Some(real) = self.reals.get_mut(id) else {
-            return Ok(());
-        };
-        let Some(sock) = &real.sock else {
-            return Ok(());
-        };
-        if !real.rest.is_empty() {
-            let taken = real
-                .connection
-                .receive(now, &real.rest)
-                .map_err(|error| Some(error.to_string()))?;
-            real.rest.drain(..taken);
-            if !real.rest.is_empty() {
-                return Ok(());
-            }
-            real.rest = Vec::new();
-        }
-        match sock.recv(buffer) {
-            Io::Again => Ok(()),
-            Io::Failed => Err(None),
-            Io::Closed => match real.connection.end_of_input() {
-                Ok(()) => Err(None),
-                Err(error) => Err(Some(error.to_string())),
-            },
-            Io::Bytes(count) => {
-                real.received_at = now;
-                real.burst = real.burst.saturating_add(count);
-                real.share.add(Count::BytesReceived, count);
-                let bytes = buffer.get(..count).unwrap_or_default();
-                let taken = real
-                    .connection
-                    .receive(now, bytes)
-                    .map_err(|error| Some(error.to_string()))?;
-                let rest = bytes.get(taken..).unwrap_or_default();
-                if !rest.is_empty() {
-                    real.rest = rest.to_vec();
-                } else if real.connection.is_overflowing() && real.burst >= OVERFLOW_BURST {
-                    real.burst = 0;
-                    real.read_at = Some(now + OVERFLOW_PAUSE);
-                } else if sock.may_read() {
-                    // Those who wait for what was read come first.
-                    sock.read_next_turn();
-                }
-                Ok(())
-            }
-        }
-    }
-
     /// There is room for writing, or the connection is established.
-    pub(crate) fn writable(&mut self, id: usize) {
+    pub(crate) fn writable(&mut self, id: RealKey) {
         let now = Instant::now();
         let Some(real) = self.reals.get(id) else {
             return;
@@ -112,7 +65,7 @@ impl Worker {
     }
 
     /// Finds out how connecting went. `false`: it failed.
-    fn check_connected(&mut self, id: usize, now: Instant) -> bool {
+    fn check_connected(&mut self, id: RealKey, now: Instant) -> bool {
         let Some(real) = self.reals.get(id) else {
             return false;
         };
@@ -125,11 +78,11 @@ impl Worker {
         self.connected(id, now);
         self.serve(pool, now);
         self.trim(id, now);
-        self.reals.contains(id)
+        self.reals.contains_key(id)
     }
 
     /// Sends what is to be transmitted.
-    pub(crate) fn flush(&mut self, id: usize) {
+    pub(crate) fn flush(&mut self, id: RealKey) {
         let now = Instant::now();
         let Some(real) = self.reals.get_mut(id) else {
             return;
@@ -161,6 +114,7 @@ impl Worker {
                 }
             }
         }
+        faults::point();
         if real.connection.next_round() {
             // After those whose turn it is now.
             sock.post_flush();
@@ -170,7 +124,7 @@ impl Worker {
     }
 
     /// A time has come.
-    pub(crate) fn due(&mut self, id: usize) {
+    pub(crate) fn due(&mut self, id: RealKey) {
         let now = Instant::now();
         let Some(real) = self.reals.get_mut(id) else {
             return;
@@ -185,8 +139,8 @@ impl Worker {
             }
             State::Probing { until } if until <= now => {
                 let pool = real.pool;
-                let verdict = Verdict::silent(now);
-                self.judge(pool, verdict, "it does not answer GET_VALUES");
+                real.state = State::Ready;
+                self.fell_silent(pool, "it does not answer GET_VALUES", now);
                 self.lose(id, now, 0);
                 return;
             }
@@ -204,7 +158,7 @@ impl Worker {
                 "a connection is given up on which a request timed out and GET_VALUES is not answered",
             );
         }
-        if real.shared && real.state == State::Ready && real.is_expired(now) {
+        if real.is_shared() && real.state == State::Ready && real.is_expired(now) {
             real.connection.retire();
         }
         if real.read_at.is_some() && !real.pauses(now) {
@@ -219,12 +173,12 @@ impl Worker {
     }
 
     /// A callback has failed on the connection: nothing about it can be trusted.
-    pub(crate) fn give_up(&mut self, id: usize) {
+    pub(crate) fn give_up(&mut self, id: RealKey) {
         self.lose(id, Instant::now(), 0);
     }
 
     /// Passes on what the protocol has to tell.
-    fn tell(&mut self, id: usize, now: Instant) {
+    fn tell(&mut self, id: RealKey, now: Instant) {
         let mut released = false;
         while let Some(event) = self
             .reals
@@ -260,7 +214,7 @@ impl Worker {
     }
 
     /// The application has answered GET_VALUES.
-    fn answered(&mut self, id: usize, values: &Values, now: Instant) {
+    fn answered(&mut self, id: RealKey, values: &Values, now: Instant) {
         let Some(real) = self.reals.get_mut(id) else {
             return;
         };
@@ -270,8 +224,12 @@ impl Worker {
         }
         let pool = real.pool;
         real.state = State::Ready;
-        let verdict = Verdict::of(values, now, workers());
-        if matches!(verdict, Verdict::Shared { .. }) {
+        self.has_said(pool, values, now);
+        let shares = (self.pools.get(pool)).is_some_and(|pool| !pool.verdict.is_single());
+        let Some(real) = self.reals.get_mut(id) else {
+            return;
+        };
+        if shares {
             let most = values
                 .max_reqs
                 .map_or(u16::MAX, |most| u16::try_from(most).unwrap_or(u16::MAX));
@@ -280,27 +238,26 @@ impl Worker {
             // It is closed, and nothing is lost with it.
             real.connection.retire();
         }
-        self.judge(pool, verdict, "that is its answer to GET_VALUES");
-        self.note_values(pool, values);
         self.serve(pool, now);
     }
 
     /// After something has happened to a connection: sends, sets the timer, and closes it if that is
     /// due.
-    pub(super) fn settle(&mut self, id: usize, now: Instant) {
+    pub(super) fn settle(&mut self, id: RealKey, now: Instant) {
         self.count(id, now);
         self.drop_retired(id);
+        faults::point();
         let Some(real) = self.reals.get_mut(id) else {
             return;
         };
         if real.sock.is_none() {
             if real.live == 0 {
-                self.reals.try_remove(id);
+                self.reals.remove(id);
             }
             return;
         }
         // What is left of a response that had stalled is discarded at no use: closing stops it.
-        let useless = real.shared && real.live == 0 && real.connection.is_stalled();
+        let useless = real.is_shared() && real.live == 0 && real.connection.is_stalled();
         if useless || (real.live == 0 && (exiting() || real.connection.is_finished())) {
             if !real.connection.transmit().is_empty()
                 && let Some(sock) = &real.sock
@@ -313,24 +270,24 @@ impl Worker {
         }
         real.flush_soon();
         real.resume_reading();
-        if real.shared
+        if real.is_shared()
             && real.live == 0
             && real.state == State::Ready
             && real.connection.active() == 0
             && real.idle_until.is_none()
             && let Some(pool) = self.pools.get(real.pool)
         {
-            real.idle_until = Some(now + pool.settings.idle_timeout);
+            real.idle_until = Some(now + pool.settings().idle_timeout);
         }
         real.arm(now);
         self.trim(id, now);
     }
 
     /// A connection that takes no new requests is not to be found for one.
-    pub(super) fn drop_retired(&mut self, id: usize) {
+    pub(super) fn drop_retired(&mut self, id: RealKey) {
         if let Some(real) = self.reals.get(id)
             && let Some(pool) = self.pools.get_mut(real.pool)
-            && real.shared
+            && real.is_shared()
             && real.connection.is_retired()
         {
             pool.shared.retain(|&shared| shared != id);
@@ -339,11 +296,11 @@ impl Worker {
 
     /// A connection for one request at a time that has none serves the next, or is kept for a while,
     /// or is closed.
-    fn trim(&mut self, id: usize, now: Instant) {
+    fn trim(&mut self, id: RealKey, now: Instant) {
         let Some(real) = self.reals.get_mut(id) else {
             return;
         };
-        if real.shared
+        if real.is_shared()
             || real.live > 0
             || real.connection.active() > 0
             || real.state != State::Ready
@@ -370,9 +327,8 @@ impl Worker {
             return;
         }
         let most = match pool.verdict {
-            Verdict::Single { idle, .. } => idle,
             Verdict::Shared { .. } => MOST_IDLE,
-            Verdict::Unknown => 0,
+            Verdict::Unknown | Verdict::Single { .. } => 0,
         };
         if pool.idle.len() > most {
             self.lose(id, now, 0);
@@ -384,11 +340,11 @@ impl Worker {
 
     /// The connection has ended, or is to: it is closed, its requests find what was received and then
     /// the end, and those that waited for it get another one, or hear why there is none.
-    pub(super) fn lose(&mut self, id: usize, now: Instant, errno: i32) {
+    pub(super) fn lose(&mut self, id: RealKey, now: Instant, errno: i32) {
         let Some(real) = self.reals.get_mut(id) else {
             return;
         };
-        let (pool_id, state, shared) = (real.pool, real.state, real.shared);
+        let (pool_id, state, shared) = (real.pool, real.state, real.is_shared());
         real.connection.lost();
         let was_open = real.sock.take().is_some();
         for fake in real.fakes() {
@@ -401,7 +357,7 @@ impl Worker {
         self.count(id, now);
         self.tell(id, now);
         if self.reals.get(id).is_some_and(|real| real.live == 0) {
-            self.reals.try_remove(id);
+            self.reals.remove(id);
         }
         let Some(pool) = self.pools.get_mut(pool_id) else {
             return;
@@ -417,6 +373,12 @@ impl Worker {
                 if !shared {
                     pool.opening = pool.opening.saturating_sub(1);
                 }
+                if errno != 0 {
+                    self.is_unreachable(pool_id, now);
+                }
+                let Some(pool) = self.pools.get(pool_id) else {
+                    return;
+                };
                 let alone = pool.singles() == 0;
                 let waiting = match pool.verdict {
                     Verdict::Single { .. } => alone && pool.shared.is_empty(),
@@ -430,16 +392,63 @@ impl Worker {
                 }
             }
             // It speaks, and closes at a GET_VALUES.
-            State::Probing { .. } if shared && !matches!(pool.verdict, Verdict::Single { .. }) => {
-                let verdict = Verdict::silent(now);
-                self.judge(pool_id, verdict, "it closes the connection at GET_VALUES");
+            State::Probing { .. } if !exiting() => {
+                self.fell_silent(pool_id, "it closes the connection at GET_VALUES", now);
                 self.serve(pool_id, now);
             }
             State::Probing { .. } | State::Ready => self.serve(pool_id, now),
         }
     }
 
-    fn pool_of(&self, id: usize) -> Option<&crate::pool::Pool> {
+    fn pool_of(&self, id: RealKey) -> Option<&crate::pool::Pool> {
         self.pools.get(self.reals.get(id)?.pool)
+    }
+}
+
+/// Reads once, after what was left from the last time. The error, with the reason if it is one for
+/// the log: the connection has ended.
+fn read(real: &mut Real, buffer: &mut [u8], now: Instant) -> Result<(), Option<String>> {
+    let Some(sock) = &real.sock else {
+        return Ok(());
+    };
+    if !real.rest.is_empty() {
+        let taken = real
+            .connection
+            .receive(now, &real.rest)
+            .map_err(|error| Some(error.to_string()))?;
+        real.rest.drain(..taken);
+        if !real.rest.is_empty() {
+            return Ok(());
+        }
+        real.rest = Vec::new();
+    }
+    match sock.recv(buffer) {
+        Io::Again => Ok(()),
+        Io::Failed => Err(None),
+        Io::Closed => match real.connection.end_of_input() {
+            Ok(()) => Err(None),
+            Err(error) => Err(Some(error.to_string())),
+        },
+        Io::Bytes(count) => {
+            real.received_at = now;
+            real.burst = real.burst.saturating_add(count);
+            real.share.add(Count::BytesReceived, count);
+            let bytes = buffer.get(..count).unwrap_or_default();
+            let taken = real
+                .connection
+                .receive(now, bytes)
+                .map_err(|error| Some(error.to_string()))?;
+            let rest = bytes.get(taken..).unwrap_or_default();
+            if !rest.is_empty() {
+                real.rest = rest.to_vec();
+            } else if real.connection.is_overflowing() && real.burst >= OVERFLOW_BURST {
+                real.burst = 0;
+                real.read_at = Some(now + OVERFLOW_PAUSE);
+            } else if sock.may_read() {
+                // Those who wait for what was read come first.
+                sock.read_next_turn();
+            }
+            Ok(())
+        }
     }
 }

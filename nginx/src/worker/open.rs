@@ -1,18 +1,23 @@
 //! Which connection takes a request, and when another one is opened.
 
 use std::collections::VecDeque;
+use std::rc::Rc;
 use std::time::Instant;
 
+use afcgi_proto::Verdict;
 use afcgi_proto::relay::Relay;
 use afcgi_proto::web::Input;
 
 use super::Worker;
 use crate::fake::{Place, Wants};
+use crate::faults;
 use crate::ffi::log::{self, Level};
 use crate::ffi::sock::{LogTo, Sock};
-use crate::pool::{Pool, Verdict};
-use crate::real::{Real, State};
-use crate::status::{Count, Share};
+use crate::ffi::zone;
+use crate::keys::{FakeKey, PoolKey, RealKey};
+use crate::pool::Pool;
+use crate::real::{Kind, Real, State};
+use crate::status::Count;
 
 /// Shared connections of an address that may be held up by requests that stalled, beside those that
 /// take new ones.
@@ -29,12 +34,15 @@ pub(super) struct Grown {
 
 impl Worker {
     /// Puts a request on a connection that has room for it.
-    pub(super) fn try_place(&mut self, fake_id: usize, now: Instant) -> bool {
+    pub(super) fn try_place(&mut self, fake_id: FakeKey, now: Instant) -> bool {
         let Some((pool, wants)) = self.fakes.get(fake_id).map(|fake| (fake.pool, fake.wants))
         else {
             return false;
         };
         while let Some(real_id) = self.find(pool, wants) {
+            if self.is_astray(fake_id, real_id) {
+                continue;
+            }
             let Some(real) = self.reals.get_mut(real_id) else {
                 continue;
             };
@@ -63,11 +71,41 @@ impl Worker {
         false
     }
 
+    /// Whether a connection does not lead where a request is to go. That cannot be, and is looked at all
+    /// the same, since the request would reach another application with its cookies: the connection
+    /// gets no more requests.
+    fn is_astray(&mut self, fake: FakeKey, id: RealKey) -> bool {
+        let (Some(fake), Some(real)) = (self.fakes.get(fake), self.reals.get_mut(id)) else {
+            return false;
+        };
+        if real.route.is(&fake.route) {
+            return false;
+        }
+        let (wanted, found) = (&fake.route.target.name, &real.route.target.name);
+        let text = format!(
+            "a request to {wanted} was not put on a connection to {found}: this is a defect of the module, please report it"
+        );
+        log::line(Level::Alert, &text);
+        real.share.add(Count::Astray, 1);
+        real.connection.retire();
+        if let Some(pool) = self.pools.get_mut(fake.pool) {
+            pool.shared.retain(|&shared| shared != id);
+        }
+        self.drop_retired(id);
+        true
+    }
+
     /// The connection that the next request is to go to: of the shared ones the one with the fewest
     /// requests, of the others the one used last.
-    fn find(&mut self, pool_id: usize, wants: Wants) -> Option<usize> {
+    fn find(&mut self, pool_id: PoolKey, wants: Wants) -> Option<RealKey> {
         let Self { pools, reals, .. } = self;
         let pool = pools.get_mut(pool_id)?;
+        if faults::misdirects()
+            && let Some((id, _)) = (reals.iter())
+                .find(|(_, real)| real.pool != pool_id && real.is_shared() && real.has_room())
+        {
+            return Some(id);
+        }
         if !pool.isolates(wants) {
             return pool
                 .shared
@@ -86,30 +124,28 @@ impl Worker {
                 return Some(id);
             }
             // Nobody uses it.
-            reals.try_remove(id);
+            reals.remove(id);
         }
         None
     }
 
     /// Opens the connections that the requests in the queues need, and says whether those in either
     /// queue have one to wait for.
-    pub(super) fn grow(&mut self, pool_id: usize, now: Instant, log: LogTo) -> Grown {
+    pub(super) fn grow(&mut self, pool_id: PoolKey, now: Instant, log: LogTo) -> Grown {
         let Some(pool) = self.pools.get(pool_id) else {
             return Grown::default();
         };
         let wanted = pool.singles_wanted();
-        let ask_again = match pool.verdict {
-            Verdict::Single { until, .. } => wanted > 0 && until <= now && pool.shared.is_empty(),
-            Verdict::Unknown | Verdict::Shared { .. } => {
-                pool.shared_wanted() && self.may_share(pool_id)
-            }
+        let kind = match pool.verdict {
+            Verdict::Single { .. } => Kind::Once,
+            Verdict::Unknown | Verdict::Shared { .. } => Kind::Kept,
         };
-        if ask_again {
-            self.connect(pool_id, true, now, log);
+        if pool.shared_wanted() && self.may_share(pool_id) {
+            self.connect(pool_id, Kind::Shared, now, log);
         }
         let has = |worker: &Self| worker.pools.get(pool_id).map_or(0, Pool::singles);
         while has(self) < wanted {
-            if !self.connect(pool_id, false, now, log) {
+            if !self.connect(pool_id, kind, now, log) {
                 break;
             }
         }
@@ -126,9 +162,22 @@ impl Worker {
         }
     }
 
+    /// Asks an application again that does not multiplex, if it is time to, beside the requests that
+    /// nginx sends there itself. Of the workers one asks.
+    pub(super) fn ask_beside(&mut self, pool_id: PoolKey, now: Instant) {
+        let Some(pool) = self.pools.get_mut(pool_id) else {
+            return;
+        };
+        if pool.verdict.is_due(now) && pool.shared.is_empty() {
+            pool.verdict = pool.verdict.asking(now, &Pool::patience());
+            zone::tell(pool.address, pool.verdict, now);
+            self.connect(pool_id, Kind::Shared, now, LogTo::worker());
+        }
+    }
+
     /// Whether another shared connection is to be opened: there are not enough on which requests can
     /// be put, and none is on its way.
-    fn may_share(&self, pool_id: usize) -> bool {
+    fn may_share(&self, pool_id: PoolKey) -> bool {
         let Some(pool) = self.pools.get(pool_id) else {
             return false;
         };
@@ -137,7 +186,7 @@ impl Worker {
             .filter_map(|&id| self.reals.get(id))
             .filter(|real| !real.connection.is_stalled())
             .count();
-        let most = usize::from(pool.settings.connections);
+        let most = usize::from(pool.settings().connections);
         // A connection that is held up by one request gets a stand-in.
         usable < most
             && pool.shared.len() < most + MOST_STALLED
@@ -145,38 +194,41 @@ impl Worker {
     }
 
     /// Opens a further shared connection beside those in use, if more are wanted.
-    pub(super) fn spread(&mut self, pool_id: usize, now: Instant) {
+    pub(super) fn spread(&mut self, pool_id: PoolKey, now: Instant) {
         let Some(pool) = self.pools.get(pool_id) else {
             return;
         };
         let wanted = matches!(pool.verdict, Verdict::Shared { .. })
-            && pool.shared.len() < usize::from(pool.settings.connections);
+            && pool.shared.len() < usize::from(pool.settings().connections);
         if wanted && self.may_share(pool_id) {
-            self.connect(pool_id, true, now, LogTo::worker());
+            self.connect(pool_id, Kind::Shared, now, LogTo::worker());
         }
     }
 
     /// Begins to connect. `false`: it failed.
-    fn connect(&mut self, pool_id: usize, shared: bool, now: Instant, log: LogTo) -> bool {
+    fn connect(&mut self, pool_id: PoolKey, kind: Kind, now: Instant, log: LogTo) -> bool {
         let Self { pools, reals, .. } = self;
         let Some(pool) = pools.get_mut(pool_id) else {
             return false;
         };
-        let entry = reals.vacant_entry();
-        let id = entry.key();
-        let Some((sock, connected)) = Sock::connect(&pool.target, id, log) else {
-            pool.counts.add(Count::ConnectFailures, 1);
+        let mut connected = false;
+        let opened = reals.try_insert_with_key(|id| {
+            let (sock, at_once) = Sock::connect(&pool.route.target, id, log).ok_or(())?;
+            connected = at_once;
+            sock.set_idle(true);
+            let mut real = Real::new(sock, pool_id, Rc::clone(&pool.route), kind, now);
+            real.share = pool.share.beside();
+            real.arm(now);
+            Ok::<_, ()>(real)
+        });
+        let Ok(id) = opened else {
+            pool.share.add(Count::ConnectFailures, 1);
+            self.is_unreachable(pool_id, now);
             return false;
         };
-        sock.set_idle(true);
-        let mut real = Real::new(sock, pool_id, shared, &pool.settings, now);
-        real.share = Share::new(pool.counts.clone());
-        real.arm(now);
-        entry.insert(real);
-        if shared {
-            pool.shared.push(id);
-        } else {
-            pool.opening += 1;
+        match kind {
+            Kind::Shared => pool.shared.push(id),
+            Kind::Kept | Kind::Once => pool.opening += 1,
         }
         if connected {
             self.connected(id, now);
@@ -185,7 +237,7 @@ impl Worker {
     }
 
     /// A connection has been established.
-    pub(super) fn connected(&mut self, id: usize, now: Instant) {
+    pub(super) fn connected(&mut self, id: RealKey, now: Instant) {
         let Some(real) = self.reals.get_mut(id) else {
             return;
         };
@@ -193,12 +245,16 @@ impl Worker {
             return;
         };
         if let Some(sock) = &real.sock {
-            sock.set_nodelay(&pool.target);
+            sock.set_nodelay(&real.route.target);
         }
-        if real.shared {
-            real.state = State::Probing {
-                until: now + crate::real::PROBE_WAIT,
+        if real.is_shared() {
+            let patience = Pool::patience();
+            let wait = match pool.verdict {
+                // The process that is asked may be the one that a request waits for.
+                Verdict::Single { .. } => patience.beside(real.round_trip(now)),
+                verdict => patience.of(verdict),
             };
+            real.state = State::Probing { until: now + wait };
             real.connection.probe();
             real.flush_soon();
             real.arm(now);
@@ -211,7 +267,7 @@ impl Worker {
     }
 
     /// Gives the waiting requests of a pool their connections, as far as there are any.
-    pub(super) fn serve(&mut self, pool_id: usize, now: Instant) {
+    pub(super) fn serve(&mut self, pool_id: PoolKey, now: Instant) {
         loop {
             self.serve_queue(pool_id, |pool| &mut pool.alone, now);
             self.part(pool_id);
@@ -242,7 +298,7 @@ impl Worker {
 
     /// Those at the head of the queue for shared connections that turn out to need connections of
     /// their own get into the other queue.
-    fn part(&mut self, pool_id: usize) {
+    fn part(&mut self, pool_id: PoolKey) {
         let Self { pools, fakes, .. } = self;
         let Some(pool) = pools.get_mut(pool_id) else {
             return;
@@ -260,8 +316,8 @@ impl Worker {
 
     fn serve_queue(
         &mut self,
-        pool_id: usize,
-        queue: fn(&mut Pool) -> &mut VecDeque<usize>,
+        pool_id: PoolKey,
+        queue: fn(&mut Pool) -> &mut VecDeque<FakeKey>,
         now: Instant,
     ) {
         while let Some(&fake_id) = self
@@ -285,8 +341,8 @@ impl Worker {
     /// No connection can be had: every request that waits in the queue hears of it.
     pub(super) fn fail_queue(
         &mut self,
-        pool_id: usize,
-        queue: fn(&mut Pool) -> &mut VecDeque<usize>,
+        pool_id: PoolKey,
+        queue: fn(&mut Pool) -> &mut VecDeque<FakeKey>,
         errno: i32,
     ) {
         let Some(pool) = self.pools.get_mut(pool_id) else {
@@ -301,31 +357,5 @@ impl Worker {
             }
         }
         pool.show();
-    }
-
-    /// Takes note of what an application said, or did not say, on a probed connection.
-    pub(super) fn judge(&mut self, pool_id: usize, verdict: Verdict, why: &str) {
-        let Some(pool) = self.pools.get_mut(pool_id) else {
-            return;
-        };
-        let same = match (pool.verdict, verdict) {
-            (Verdict::Single { .. }, Verdict::Single { .. }) => true,
-            (before, now) => before == now,
-        };
-        if !same {
-            let name = &pool.target.name;
-            let text = match verdict {
-                Verdict::Shared { controlled: true } => {
-                    format!("{name} multiplexes, with flow control: {why}")
-                }
-                Verdict::Shared { controlled: false } => {
-                    format!("{name} multiplexes, without flow control: {why}")
-                }
-                _ => format!("{name} gets one request per connection: {why}"),
-            };
-            log::line(Level::Notice, &text);
-        }
-        pool.verdict = verdict;
-        pool.judged(matches!(verdict, Verdict::Shared { .. }));
     }
 }

@@ -73,7 +73,7 @@ fn module(file: &str) -> String {
     let module = build().join(file);
     assert!(
         module.is_file(),
-        "{} is not there: run make module, and nginx/build.sh --panics",
+        "{} is not there: run make module, and nginx/build.sh --faults",
         module.display()
     );
     module.display().to_string()
@@ -82,12 +82,15 @@ fn module(file: &str) -> String {
 /// The module as users have it.
 const MODULE: &str = "ngx_http_fastcgi_multiplex_module.so";
 
+/// A module that makes mistakes on purpose, and how it is told which.
+const FAULTS: &str = "faults.so";
+
 /// A folder with a configuration: `http` is what the http block holds, besides what every test needs.
 pub fn configure(workers: u32, http: &str) -> TempDir {
-    configure_with(MODULE, workers, http)
+    configure_with(MODULE, workers, "", http)
 }
 
-fn configure_with(file: &str, workers: u32, http: &str) -> TempDir {
+fn configure_with(file: &str, workers: u32, main: &str, http: &str) -> TempDir {
     let dir = tempfile::Builder::new()
         .prefix("afcgi-nginx")
         .tempdir()
@@ -95,6 +98,7 @@ fn configure_with(file: &str, workers: u32, http: &str) -> TempDir {
     let module = module(file);
     let config = format!(
         "load_module {module};
+{main}
 daemon off;
 user root;
 worker_processes {workers};
@@ -139,25 +143,32 @@ pub fn check(http: &str) -> (bool, String) {
 impl Nginx {
     /// Starts nginx with `LISTEN` in `http` replaced by its address, and waits until it listens.
     pub async fn start(workers: u32, http: &str) -> Self {
-        Self::start_with(MODULE, workers, http).await
+        Self::start_with(MODULE, workers, "", http).await
     }
 
-    /// An nginx with one worker like that of [`Nginx::before`], and with the module every thousandth callback of which panics.
+    /// An nginx with one worker like that of [`Nginx::before`], and with the module that panics now and then.
     pub async fn panicking(app: u16) -> Self {
         let http = format!(
             "fastcgi_multiplex on;
              server {{ listen LISTEN; location / {{ fastcgi_pass 127.0.0.1:{app}; }} }}"
         );
-        let mut nginx = Self::start_with("panics.so", 1, &http).await;
+        let mut nginx = Self::start_with(FAULTS, 1, "env AFCGI_FAULT=panics;", &http).await;
         nginx.wanted = Some("injected");
         nginx
     }
 
-    async fn start_with(file: &str, workers: u32, http: &str) -> Self {
+    /// An nginx with one worker whose module now and then takes a connection to another application.
+    pub async fn misdirecting(http: &str) -> Self {
+        let mut nginx = Self::start_with(FAULTS, 1, "env AFCGI_FAULT=misdirects;", http).await;
+        nginx.wanted = Some("was not put on a connection to");
+        nginx
+    }
+
+    async fn start_with(file: &str, workers: u32, main: &str, http: &str) -> Self {
         raise_limit();
         let port = free_port();
         let http = http.replace("LISTEN", &format!("127.0.0.1:{port} backlog=8192"));
-        let dir = configure_with(file, workers, &http);
+        let dir = configure_with(file, workers, main, &http);
         let process = Process::start("nginx", &command(dir.path()), &dir.path().join("log"));
         let mut nginx = Self {
             process,

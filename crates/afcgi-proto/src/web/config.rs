@@ -8,12 +8,15 @@ use std::time::Duration;
 /// each request ([`SMALLEST_WINDOW`](crate::credit::SMALLEST_WINDOW)) of content, otherwise
 /// `requests × receive_buffer + overflow`; twice that when requests count that have ended and whose consumer
 /// has not read all of it. To that come `output_buffer + output_turn + 128 × requests` bytes of
-/// output. A buffer that grows may take up to twice its content.
+/// output, or up to 64 KiB instead of `output_turn` where a pair of PARAMS is longer than that. A buffer that grows may take up to twice its content.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// Requests that may hold an id at a time; 1: the application does not multiplex. Twice as many
     /// when those are counted that have ended and whose consumer has not closed them. Default: 1024.
     pub requests: u16,
+    /// Whether requests begin with FCGI_KEEP_CONN. Without it a connection is for one request:
+    /// it gets no other once that has begun, and is finished when that has ended. Default: yes.
+    pub keep_conn: bool,
     /// Bytes of STDOUT and STDERR that are held for one request until it reads them, where it is
     /// not under flow control. Default: 256 KiB.
     pub receive_buffer: usize,
@@ -49,7 +52,7 @@ pub struct Config {
     /// Pending output in bytes above which requests wait. Default: 128 KiB.
     pub output_buffer: usize,
     /// Output in bytes that one request may add before it is the turn of the others; at most
-    /// 65535. Default: 32 KiB.
+    /// 65535. A pair of PARAMS that is longer is not cut for it. Default: 32 KiB.
     pub output_turn: usize,
 }
 
@@ -67,6 +70,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             requests: 1024,
+            keep_conn: true,
             receive_buffer: 256 * 1024,
             overflow: 32 * 1024 * 1024,
             flow_control: true,

@@ -285,7 +285,7 @@ impl Connection {
         Ok(self.table.insert(id, Request::new()))
     }
 
-    /// Sends BEGIN_REQUEST, with FCGI_KEEP_CONN: the connection is ours.
+    /// Sends BEGIN_REQUEST, with FCGI_KEEP_CONN as [`Config::keep_conn`] says.
     pub fn begin(&mut self, handle: Handle, role: Role) -> Result<(), Gone> {
         let request = self.table.get_mut(handle)?;
         if request.phase != Phase::Reserved {
@@ -297,9 +297,10 @@ impl Connection {
         }
         let mut body = BeginRequest {
             role,
-            flags: KEEP_CONN,
+            flags: if self.config.keep_conn { KEEP_CONN } else { 0 },
             credit: 0,
         };
+        self.retired |= !self.config.keep_conn;
         if let Some(granted) = self.granted {
             let window = self.windows.begin(credit::initial(self.config.window));
             request.flow = Some(Flow::new(granted, window));
@@ -327,6 +328,10 @@ impl Connection {
     /// Writes content of a stream: says how much of it was taken. If that is not all,
     /// [`Event::Writable`] says when to go on with the rest.
     ///
+    /// PARAMS are to be given as whole pairs, or as what was not taken of them: records are cut between
+    /// pairs, and a pair that is longer than `output_turn` waits for a whole turn, up to the largest
+    /// record.
+    ///
     /// Content for a request that has ended, whose application wants no more of it, is taken and
     /// dropped; so is DATA of a responder or an authorizer, which have none.
     pub fn write(&mut self, handle: Handle, output: Output, content: &[u8]) -> Result<usize, Gone> {
@@ -334,13 +339,38 @@ impl Connection {
         if request.phase != Phase::Active || *request.sent(output) == Sent::Ended {
             return Ok(content.len());
         }
-        let flow = request.flow.as_mut().filter(|_| output != Output::Params);
+        if output == Output::Params {
+            let (turn, cutter) = (&mut request.turn, &mut request.cutter);
+            return Ok(self.writer.params(handle, turn, cutter, content));
+        }
+        let flow = request.flow.as_mut();
         Ok(self
             .writer
             .stream_within(handle, &mut request.turn, flow, output.into(), content))
     }
 
-    /// How many bytes of a stream [`Connection::write`] would take now.
+    /// Whether a record of PARAMS of this length may be written by [`Connection::write_record`].
+    pub(crate) fn takes_record(&mut self, handle: Handle, length: usize) -> bool {
+        match self.table.get_mut(handle) {
+            Ok(request) if request.phase == Phase::Active => {
+                self.writer.takes_whole(&mut request.turn, length)
+            }
+            _ => true,
+        }
+    }
+
+    /// Writes a record of PARAMS as it is, after [`Connection::takes_record`].
+    pub(crate) fn write_record(&mut self, handle: Handle, content: &[u8]) -> Result<(), Gone> {
+        let request = self.table.get_mut(handle)?;
+        if request.phase == Phase::Active && request.params == Sent::Open {
+            self.writer
+                .whole(handle, &mut request.turn, RecordType::Params, content);
+        }
+        Ok(())
+    }
+
+    /// How many bytes of a stream [`Connection::write`] would take now; of PARAMS it may take fewer,
+    /// or one pair that is longer.
     pub fn room(&mut self, handle: Handle, output: Output) -> Result<usize, Gone> {
         let request = self.table.get_mut(handle)?;
         Ok(match request.phase {

@@ -5,6 +5,7 @@ use std::time::Instant;
 use super::{Input, Output};
 use crate::credit::Flow;
 use crate::inbox::Inbox;
+use crate::params::Cutter;
 use crate::record::EndRequest;
 use crate::writer::Turn;
 
@@ -31,6 +32,7 @@ pub(super) struct Request {
     pub(super) stdin: Sent,
     pub(super) data: Sent,
     pub(super) turn: Turn,
+    pub(super) cutter: Cutter,
     /// `None`: the request is not under flow control.
     pub(super) flow: Option<Flow>,
     pub(super) stdout: Inbox,
@@ -71,6 +73,7 @@ impl Request {
             stdin: Sent::Open,
             data: Sent::Open,
             turn: Turn::default(),
+            cutter: Cutter::default(),
             flow: None,
             stdout: Inbox::default(),
             stderr: Inbox::default(),

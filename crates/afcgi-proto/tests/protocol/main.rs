@@ -8,6 +8,7 @@ mod hostile;
 mod limits;
 mod linger;
 mod operations;
+mod params;
 mod properties;
 mod relay;
 mod rules_app;

@@ -32,6 +32,23 @@ fn r01_golden_bytes_of_a_request() {
 }
 
 #[test]
+fn r30_without_keep_conn_a_connection_is_for_one_request() {
+    let mut web = Web::with(Config {
+        keep_conn: false,
+        ..Config::default()
+    });
+    let unused = web.conn.open().unwrap();
+    web.conn.close(unused, web.now);
+    let handle = web.conn.open().unwrap();
+    web.conn.begin(handle, Role::Responder).unwrap();
+    assert_eq!(web.output()[10], 0, "the flags of BEGIN_REQUEST");
+    assert_eq!(web.conn.open(), Err(BeginError::Closed));
+    assert!(!web.conn.is_finished());
+    web.feed(record::end(1, 0, 0));
+    assert!(web.conn.is_finished());
+}
+
+#[test]
 fn r02_another_version_ends_every_request() {
     let mut web = Web::new();
     let handle = web.request();

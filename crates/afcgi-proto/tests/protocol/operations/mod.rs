@@ -19,6 +19,9 @@ use fastrand::Rng;
 
 use model::{BODY_GIVEN_UP, Counts, Handler, Job, Task, spec};
 
+/// Bytes of a name, its value and their lengths.
+const LONGEST_PAIR: usize = 609;
+
 struct World {
     rng: Rng,
     pair: Pair,
@@ -102,7 +105,11 @@ impl World {
         self.next_key += 1;
         let mut params = Vec::new();
         encode_pair(&mut params, b"KEY", key.to_string().as_bytes());
-        encode_pair(&mut params, b"FILL", &vec![b'f'; self.rng.usize(0..600)]);
+        encode_pair(
+            &mut params,
+            b"FILL",
+            &vec![b'f'; self.rng.usize(0..LONGEST_PAIR - 9)],
+        );
         self.jobs.push(Job {
             key,
             handle,
@@ -395,7 +402,9 @@ impl World {
         }
         let web = &self.web_config;
         let get_values = 90;
-        let most = web.output_buffer + web.output_turn + 128 * usize::from(web.requests);
+        // A pair of PARAMS is not cut for a turn.
+        let turn = web.output_turn.max(LONGEST_PAIR);
+        let most = web.output_buffer + turn + 128 * usize::from(web.requests);
         assert!(self.pair.web.transmit().len() <= most + get_values);
         let app = &self.app_config;
         let most = 2 * (app.output_buffer + app.output_turn) + 64 * app.requests;

@@ -1,6 +1,7 @@
 //! The relay under a model of nginx's stock module: it writes one request with id 1, in pieces of any
 //! size, and reads records with id 1 into buffers of any size.
 
+mod params;
 mod stock;
 mod upgrade;
 

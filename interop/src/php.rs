@@ -86,7 +86,8 @@ php_admin_value[post_max_size] = 64M
     }
 }
 
-fn program() -> PathBuf {
+/// The PHP-FPM of this machine.
+pub fn program() -> PathBuf {
     let mut found: Vec<_> = std::fs::read_dir("/usr/sbin")
         .expect("/usr/sbin")
         .filter_map(|entry| Some(entry.ok()?.path()))

@@ -114,6 +114,8 @@ impl Upstream {
         config.single_connections = settings.single_connections;
         config.single_idle = settings.single_idle;
         config.single_idle_timeout = settings.single_idle_timeout;
+        config.idle_timeout = settings.idle_timeout;
+        config.resolve_interval = settings.resolve_interval;
         config.queue = settings.queue;
         config.queue_timeout = settings.queue_timeout;
         config.connect_timeout = settings.connect_timeout;

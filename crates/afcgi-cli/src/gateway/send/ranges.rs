@@ -185,6 +185,30 @@ mod tests {
         );
     }
 
+    /// Whatever is asked for, there is no more of it than of the file.
+    #[test]
+    fn of_anything() {
+        let mut random = fastrand::Rng::with_seed(4);
+        let mut heeded = 0;
+        for _ in 0..100_000 {
+            let length = random.u64(..12);
+            let count = random.usize(..16);
+            let pick = |_| char::from(*random.choice(b"0123456789--,, \tx").unwrap());
+            let set: String = (0..count).map(pick).collect();
+            let ranges = match asked(&format!("bytes={set}"), length) {
+                Ranges::Whole | Ranges::Unsatisfiable => continue,
+                Ranges::One(range) => vec![range],
+                Ranges::Several(ranges) => ranges,
+            };
+            heeded += 1;
+            let within = |range: &Range<u64>| range.start < range.end && range.end <= length;
+            assert!(ranges.iter().all(within), "{set} of {length}: {ranges:?}");
+            let total: u64 = ranges.iter().map(|range| range.end - range.start).sum();
+            assert!(total <= length, "{set} of {length}: {ranges:?}");
+        }
+        assert!(heeded > 1000, "{heeded}");
+    }
+
     #[test]
     fn of_nothing_and_twice() {
         for value in ["bytes=0-", "bytes=-5", "bytes=-0", "bytes=3-4"] {

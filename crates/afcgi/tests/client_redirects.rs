@@ -152,6 +152,17 @@ async fn nothing_is_left_of_a_body() {
     }
 }
 
+/// What an authorizer redirects to may well be answered by 200, which would let in whom it did not.
+#[tokio::test]
+async fn r54_that_of_an_authorizer_refuses() {
+    let client = make(|id| vec![response(id, b"Location: /login\n\n")]).await;
+    let mut request = get("/secret");
+    request.extensions_mut().insert(afcgi::Role::Authorizer);
+    let refused = ask(&client, request).await.unwrap();
+    assert_eq!(refused.status(), 302);
+    assert_eq!(refused.headers()["location"], "/login");
+}
+
 /// An application that reads STDIN to its end before it ends itself gets that end, also where it was offered a tunnel.
 #[tokio::test]
 async fn instead_of_a_tunnel() {

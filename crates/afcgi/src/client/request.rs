@@ -90,7 +90,8 @@ async fn follow(
     }
     let most = balance.config.local_redirects;
     let mut call = make(&balance.config, &parts, role, length, upload)?;
-    let follows = most > 0 && !call.streams.is_filtered();
+    // That of an authorizer refuses: what it leads to might allow.
+    let follows = most > 0 && !call.streams.is_filtered() && role != Role::Authorizer;
     let mut redirects = 0;
     loop {
         match attempts(balance, &mut call, follows).await? {

@@ -1,5 +1,7 @@
 //! `afcgi gateway` as a process: what it serves, what it refuses, and what it says of it.
 
+mod answers;
+mod beside_nginx;
 mod files;
 mod filter;
 mod http2;

@@ -39,6 +39,8 @@ pub struct Http<S>(S);
 /// writes STDOUT, and the request lasts until it is dropped. When the request is given up, reads and
 /// writes fail.
 ///
+/// A `hyper::ext::ReasonPhrase` among the extensions of a response is what stands behind its status.
+///
 /// A service that fails, or whose response body fails before any of it was sent, is answered for
 /// with status 500. A body that fails later ends the request with application status 1, which says
 /// less than one would like: web servers pass on what came as if it were all, unless there was a

@@ -1,6 +1,6 @@
 # Two commands matter: `make run` and `make test`. Each installs what it lacks, and says what.
 
-.PHONY: help run demo test module bench isolation hosts clean
+.PHONY: help run demo test module bench isolation hosts chaos clean
 
 help:
 	@echo 'make run      build everything, start nginx with the module on 127.0.0.1:8888 and afcgitest on 127.0.0.1:5000'
@@ -10,6 +10,7 @@ help:
 	@echo 'make bench    the measurements, with a dated record in bench/records/'
 	@echo 'make isolation whether one slow request can hurt the others: a measurement of ten minutes, with a record too'
 	@echo 'make hosts    nginx before applications on several hosts (as root, in network namespaces), one of which is cut off'
+	@echo 'make chaos    applications killed, stopped and restarted under checked requests: REQUESTS=, DURATION=, SEED=, CLIENTS=, RECORD='
 	@echo 'make clean    remove what was built'
 
 run:
@@ -32,6 +33,9 @@ isolation:
 
 hosts:
 	@scripts/hosts.sh
+
+chaos:
+	@scripts/chaos.sh
 
 clean:
 	@scripts/clean.sh

@@ -8,6 +8,7 @@
 #   build   base and nginx
 #   test    build, and the web servers and languages that the tests talk to
 #   bench   build, and the peers that are measured
+#   chaos   build, and the applications that are killed in it
 #   hosts   build, and what makes network namespaces
 #
 # It installs packages of Debian (12 and later) as root or through sudo, starts none of the daemons among them and leaves those it has
@@ -59,6 +60,11 @@ test_needs=(
 bench_needs=(
     "caddy: caddy"
     "haproxy: haproxy"
+    "golang-go: go"
+    "libfcgi-dev: /usr/include/fcgiapp.h"
+)
+chaos_needs=(
+    "php-fpm: /usr/sbin/php-fpm*"
     "golang-go: go"
     "libfcgi-dev: /usr/include/fcgiapp.h"
 )
@@ -263,6 +269,7 @@ case ${1-} in
     build) needs=("${base_needs[@]}" "${nginx_needs[@]}") ;;
     test) needs=("${base_needs[@]}" "${nginx_needs[@]}" "${test_needs[@]}") ;;
     bench) needs=("${base_needs[@]}" "${nginx_needs[@]}" "${bench_needs[@]}") ;;
+    chaos) needs=("${base_needs[@]}" "${nginx_needs[@]}" "${chaos_needs[@]}") ;;
     hosts) needs=("${base_needs[@]}" "${nginx_needs[@]}" "${hosts_needs[@]}") ;;
     *) die "usage: scripts/install.sh rust|base|nginx|build|test|bench|hosts" ;;
 esac

@@ -81,6 +81,12 @@ impl App {
         Self::spawn_fcgi("libfcgi", &[libfcgi_peer().as_os_str()]).await
     }
 
+    /// The same with so many threads, 64 at most.
+    pub async fn libfcgi_with(threads: usize) -> Self {
+        let threads = format!("THREADS={threads}");
+        Self::spawn_fcgi("libfcgi", &[threads.as_ref(), libfcgi_peer().as_os_str()]).await
+    }
+
     /// Starts the program on Perl's FCGI by spawn-fcgi: eight processes, each with one request at a time.
     pub async fn perl() -> Self {
         let script = workspace().join("interop/peers/perl/app.pl");
@@ -242,37 +248,39 @@ fn built(name: &str) -> PathBuf {
 
 fn go_peer() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
-    BINARY.get_or_init(|| {
-        once("go-peer", |own| {
-            let mut command = Command::new("go");
-            command
-                .args(["build", "-o"])
-                .arg(own)
-                .arg(".")
-                .current_dir(workspace().join("interop/peers/go"));
-            command
-                .env("GOCACHE", workspace().join("target/interop/go-cache"))
-                .env("GOFLAGS", "-mod=mod")
-                .env("GOTOOLCHAIN", "local")
-                .env("CGO_ENABLED", "0");
-            run(&mut command, "go (package golang-go)");
-        })
-    })
+    BINARY.get_or_init(|| compiled("go-peer", &workspace().join("interop/peers/go")))
 }
 
 fn libfcgi_peer() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
-    BINARY.get_or_init(|| {
-        let source = workspace().join("interop/peers/libfcgi/main.c");
-        once("libfcgi-peer", |own| {
+    BINARY.get_or_init(|| compiled("libfcgi-peer", &workspace().join("interop/peers/libfcgi")))
+}
+
+/// A program that is not ours, built now from the folder of its source: `main.go`, or `main.c` with libfcgi.
+pub fn compiled(name: &str, source: &Path) -> PathBuf {
+    once(name, |own| {
+        if source.join("main.c").is_file() {
             let mut command = Command::new("cc");
             command
                 .args(["-O1", "-Wall", "-o"])
                 .arg(own)
-                .arg(source)
+                .arg(source.join("main.c"))
                 .args(["-lfcgi", "-lpthread"]);
             run(&mut command, "cc (packages gcc and libfcgi-dev)");
-        })
+            return;
+        }
+        let mut command = Command::new("go");
+        command
+            .args(["build", "-o"])
+            .arg(own)
+            .arg(".")
+            .current_dir(source);
+        command
+            .env("GOCACHE", workspace().join("target/interop/go-cache"))
+            .env("GOFLAGS", "-mod=mod")
+            .env("GOTOOLCHAIN", "local")
+            .env("CGO_ENABLED", "0");
+        run(&mut command, "go (package golang-go)");
     })
 }
 

@@ -76,6 +76,11 @@ impl Own {
         self.port
     }
 
+    /// The port of its numbers, `/metrics`.
+    pub fn admin_port(&self) -> u16 {
+        self.admin
+    }
+
     /// The URL of a path with its query.
     pub fn url(&self, path: &str) -> String {
         format!("http://127.0.0.1:{}{path}", self.port)

@@ -270,7 +270,7 @@ mod tests {
         assert_eq!(address["upgrade"], false);
         assert_eq!(
             address.as_object().expect("an object").len(),
-            1 + 3 + 4 + 10
+            1 + 3 + 4 + 12
         );
         assert_eq!(value["addresses"].as_array().expect("an array").len(), 2);
         let none: serde_json::Value = serde_json::from_str(&json(&[], 0, 0)).expect("JSON");

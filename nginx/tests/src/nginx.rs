@@ -297,6 +297,11 @@ impl Nginx {
         kill(id, Signal::KILL);
     }
 
+    /// Takes it that nginx finds what is in lines with this text alarming.
+    pub fn wants(&mut self, text: &'static str) {
+        self.wanted = Some(text);
+    }
+
     fn signal(&self, signal: Signal) {
         kill(self.process.id(), signal);
     }

@@ -68,6 +68,7 @@ async fn closes_at_get_values() {
             }
             if record.kind == kind::STDIN && record.content.is_empty() {
                 write(&mut socket, &response(record.id, "served")).await;
+                return;
             }
         }
     })
@@ -91,6 +92,7 @@ async fn says_no_and_closes() {
             }
             if record.kind == kind::STDIN && record.content.is_empty() {
                 write(&mut socket, &response(record.id, "served")).await;
+                return;
             }
         }
     })
@@ -107,18 +109,25 @@ async fn says_no_and_closes() {
 async fn refuses_to_multiplex_after_all() {
     let app = Fake::start(async |mut socket, _| {
         let mut busy = None;
+        let mut keep_conn = true;
         loop {
             let read = tokio::time::timeout(Duration::from_millis(100), raw::read(&mut socket));
             match read.await {
                 Err(_) => {
                     if let Some(id) = busy.take() {
                         write(&mut socket, &response(id, "served")).await;
+                        if !keep_conn {
+                            return;
+                        }
                     }
                 }
                 Ok(None) => return,
                 Ok(Some(record)) => match record.kind {
                     kind::GET_VALUES => write(&mut socket, &values(true)).await,
-                    kind::BEGIN_REQUEST if busy.is_none() => busy = Some(record.id),
+                    kind::BEGIN_REQUEST if busy.is_none() => {
+                        busy = Some(record.id);
+                        keep_conn = record.content.get(2) == Some(&1);
+                    }
                     kind::BEGIN_REQUEST => write(&mut socket, &end(record.id, 1)).await,
                     _ => {}
                 },

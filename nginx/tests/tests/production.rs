@@ -202,46 +202,65 @@ async fn a_slow_application_keeps_its_connection() {
     assert!(!nginx.log().contains("is given up"), "{}", nginx.log());
 }
 
+/// An application on each of two ports: the first refuses what it is asked with a protocol status, the second serves. `requests` POST
+/// are answered by the second. The log is returned.
+async fn refused(status: u8, requests: u64) -> String {
+    let refuses = Fake::start(move |mut socket, _| async move {
+        while let Some(record) = raw::read(&mut socket).await {
+            match record.kind {
+                kind::GET_VALUES => write(&mut socket, &values(true)).await,
+                // Before the body, which may be of any length.
+                kind::BEGIN_REQUEST => write(&mut socket, &end(record.id, status)).await,
+                _ => {}
+            }
+        }
+    })
+    .await;
+    let serves = App::afcgitest(&[]).await;
+    let nginx = Nginx::start(
+        1,
+        &format!(
+            "upstream app {{ server 127.0.0.1:{}; server 127.0.0.1:{}; fastcgi_multiplex; }}
+             server {{ listen LISTEN; location / {{ fastcgi_pass app; }} }}",
+            refuses.port(),
+            serves.port()
+        ),
+    )
+    .await;
+    let client = client();
+    for n in 0..requests {
+        // In memory, and in a file.
+        let body = noise(if n % 2 == 0 { 300_000 } else { 3000 }, n);
+        let request = client.post(nginx.url("/echo")).body(body.clone());
+        let response = request.send().await.expect("an answer");
+        assert_eq!(response.status().as_u16(), 200);
+        assert!(response.bytes().await.expect("the body") == body);
+    }
+    nginx.log()
+}
+
 /// R-51: what was refused was not processed, so another server may have it, also a POST, with all of its body.
 #[tokio::test]
 async fn what_is_refused_goes_to_the_next_server() {
-    for status in [1, 2] {
-        let refuses = Fake::start(move |mut socket, _| async move {
-            while let Some(record) = raw::read(&mut socket).await {
-                match record.kind {
-                    kind::GET_VALUES => write(&mut socket, &values(true)).await,
-                    // Before the body, which may be of any length.
-                    kind::BEGIN_REQUEST => write(&mut socket, &end(record.id, status)).await,
-                    _ => {}
-                }
-            }
-        })
-        .await;
-        let serves = App::afcgitest(&[]).await;
-        let nginx = Nginx::start(
-            1,
-            &format!(
-                "upstream app {{ server 127.0.0.1:{}; server 127.0.0.1:{}; fastcgi_multiplex; }}
-                 server {{ listen LISTEN; location / {{ fastcgi_pass app; }} }}",
-                refuses.port(),
-                serves.port()
-            ),
-        )
-        .await;
-        let client = client();
-        for n in 0..20 {
-            // In memory, and in a file.
-            let body = noise(if n % 2 == 0 { 300_000 } else { 3000 }, n);
-            let request = client.post(nginx.url("/echo")).body(body.clone());
-            let response = request.send().await.expect("an answer");
-            assert_eq!(response.status().as_u16(), 200);
-            assert!(response.bytes().await.expect("the body") == body);
-        }
-        let log = nginx.log();
-        // It is not taken for one that fails, so it is asked again each time its turn comes.
-        assert!(log.matches("the application refused the request").count() >= 9);
-        assert!(!log.contains("temporarily disabled"), "{log}");
-    }
+    let log = refused(2, 20).await;
+    // It is not taken for one that fails, so it is asked again each time its turn comes.
+    assert!(log.matches("the application refused the request").count() >= 9);
+    assert!(!log.contains("temporarily disabled"), "{log}");
+}
+
+/// The same if it cannot multiplex after all. From then on it gets one request per connection, as nginx sends them.
+#[tokio::test]
+async fn what_cannot_be_multiplexed_goes_to_the_next_server() {
+    let log = refused(1, 1).await;
+    assert!(
+        log.contains("the application refused the request: CantMpxConn"),
+        "{log}"
+    );
+    assert!(
+        log.contains("it refused a request with CANT_MPX_CONN"),
+        "{log}"
+    );
+    assert!(!log.contains("temporarily disabled"), "{log}");
 }
 
 /// Where nginx has not kept the body it cannot send it again.

@@ -115,6 +115,8 @@ impl Upstream {
         config.keep_conn = settings.keep_conn;
         config.single_idle = settings.single_idle;
         config.single_idle_timeout = settings.single_idle_timeout;
+        config.idle_timeout = settings.idle_timeout;
+        config.resolve_interval = settings.resolve_interval;
         config.queue = settings.queue;
         config.queue_timeout = settings.queue_timeout;
         config.connect_timeout = settings.connect_timeout;

@@ -260,7 +260,7 @@ async fn prometheus_and_methods() {
     assert_eq!(value("requests_active"), 0.0);
     assert_eq!(value("application_multiplexes"), 1.0);
     assert_eq!(found["fastcgi_multiplex_status_entries_used"], 1.0);
-    assert_eq!(found.len(), 4 + 10 + 3 + 2);
+    assert_eq!(found.len(), 4 + 12 + 3 + 2);
 
     const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
     for (path, content_type) in [

@@ -59,6 +59,8 @@ pub(super) struct Upstream {
     pub(super) keep_conn: Option<bool>,
     pub(super) single_idle: Option<usize>,
     pub(super) single_idle_timeout: Option<Text<Span>>,
+    pub(super) idle_timeout: Option<Text<Span>>,
+    pub(super) resolve_interval: Option<Text<Span>>,
     pub(super) queue: Option<usize>,
     pub(super) queue_timeout: Option<Text<Span>>,
     pub(super) connect_timeout: Option<Text<Span>>,

@@ -164,6 +164,8 @@ fn upstream_of(file: &file::Upstream, position: &Position<'_>) -> Result<Upstrea
         keep_conn: file.keep_conn.unwrap_or(default.keep_conn),
         single_idle: file.single_idle.unwrap_or(default.single_idle),
         single_idle_timeout: span(&file.single_idle_timeout, default.single_idle_timeout),
+        idle_timeout: span(&file.idle_timeout, default.idle_timeout),
+        resolve_interval: span(&file.resolve_interval, default.resolve_interval),
         queue: file.queue.unwrap_or(default.queue),
         queue_timeout: span(&file.queue_timeout, default.queue_timeout),
         connect_timeout: span(&file.connect_timeout, default.connect_timeout),

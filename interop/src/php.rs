@@ -7,8 +7,16 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 
-use crate::process::Process;
+use crate::process::{Process, read};
 use crate::wait::{SOON, eventually, free_port};
+
+/// Plain nginx before PHP-FPM, which no server of this project is to be worse than: every path is for `/index.php`.
+#[derive(Debug)]
+pub struct PlainNginx {
+    _process: Process,
+    port: u16,
+    _dir: TempDir,
+}
 
 /// A running PHP-FPM, and the folder with its scripts.
 #[derive(Debug)]
@@ -117,6 +125,16 @@ env[POOL] = {n}
         kill_process(pid.expect("a process id"), Signal::USR2).expect("a signal to PHP-FPM");
     }
 
+    /// A file of its folder, which the settings call DIR and which is above that of the scripts; empty if it is not there.
+    pub fn file(&self, name: &str) -> String {
+        read(&self.dir.path().join(name))
+    }
+
+    /// Writes such a file.
+    pub fn put(&self, name: &str, content: &str) {
+        std::fs::write(self.dir.path().join(name), content).expect(name);
+    }
+
     /// Where it listens.
     pub fn port(&self) -> u16 {
         self.port
@@ -125,6 +143,63 @@ env[POOL] = {n}
     /// The folder of the scripts.
     pub fn root(&self) -> String {
         self.dir.path().join("www").display().to_string()
+    }
+}
+
+impl PlainNginx {
+    /// Starts it, and waits until it listens.
+    pub async fn before(php: &Php) -> Self {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let port = free_port();
+        let (root, app) = (php.root(), php.port());
+        let config = format!(
+            "daemon off; user root; pid nginx.pid; error_log error.log;
+events {{ worker_connections 1024; }}
+http {{
+    access_log off;
+    client_body_temp_path body; fastcgi_temp_path fastcgi; proxy_temp_path proxy; uwsgi_temp_path uwsgi; scgi_temp_path scgi;
+    server {{
+        listen 127.0.0.1:{port};
+        location / {{
+            fastcgi_param SCRIPT_FILENAME {root}/index.php;
+            fastcgi_param SCRIPT_NAME /index.php;
+            fastcgi_param REQUEST_URI $request_uri;
+            fastcgi_param QUERY_STRING $query_string;
+            fastcgi_param REQUEST_METHOD $request_method;
+            fastcgi_param CONTENT_TYPE $content_type;
+            fastcgi_param CONTENT_LENGTH $content_length;
+            fastcgi_pass 127.0.0.1:{app};
+        }}
+    }}
+}}
+"
+        );
+        std::fs::write(dir.path().join("nginx.conf"), config).expect("nginx.conf");
+        let mut command = Command::new("/usr/sbin/nginx");
+        command.arg("-p").arg(dir.path());
+        command.arg("-c").arg(dir.path().join("nginx.conf"));
+        command.arg("-e").arg(dir.path().join("error.log"));
+        let mut process = Process::start("nginx", &command, &dir.path().join("log"));
+        eventually("nginx listens", SOON, || {
+            process.assert_running();
+            async move {
+                TcpStream::connect(("127.0.0.1", port))
+                    .await
+                    .map(drop)
+                    .map_err(|error| error.to_string())
+            }
+        })
+        .await;
+        Self {
+            _process: process,
+            port,
+            _dir: dir,
+        }
+    }
+
+    /// The URL of a path with its query.
+    pub fn url(&self, path: &str) -> String {
+        format!("http://127.0.0.1:{}{path}", self.port)
     }
 }
 

@@ -29,6 +29,7 @@ impl Connection {
             if self.output_is_flooded() {
                 break;
             }
+            let share = self.overflow_share();
             let (table, limit) = (&mut self.table, self.config.stdin_buffer);
             let before = self.blocked;
             let mut full = None;
@@ -42,7 +43,7 @@ impl Connection {
                 else {
                     return usize::MAX;
                 };
-                let room = request.room(stream, limit);
+                let room = request.room(stream, limit, share.of(request));
                 let same =
                     before.filter(|blocked| (blocked.handle, blocked.stream) == (handle, stream));
                 if room >= least_room(limit, same.is_some()) {
@@ -76,8 +77,10 @@ impl Connection {
     pub(super) fn full_request(&self) -> Option<Blocked> {
         self.blocked.filter(|blocked| {
             let limit = self.config.stdin_buffer;
-            (self.table.get(blocked.handle))
-                .is_ok_and(|request| request.room(blocked.stream, limit) < least_room(limit, true))
+            let share = self.overflow_share();
+            (self.table.get(blocked.handle)).is_ok_and(|request| {
+                request.room(blocked.stream, limit, share.of(request)) < least_room(limit, true)
+            })
         })
     }
 
@@ -250,6 +253,8 @@ impl Connection {
             return;
         };
         let delivered = request.is_delivered();
+        let limit = self.config.stdin_buffer;
+        let excess = request.excess(limit);
         let input = match (fragment.header.record_type, &mut request.data) {
             (RecordType::Stdin, _) => &mut request.stdin,
             (RecordType::Data, Some(data)) => &mut **data,
@@ -271,6 +276,7 @@ impl Connection {
         if std::mem::take(&mut input.waited_for) {
             self.events.push_back(Event::Readable(handle));
         }
+        self.overflow.change(excess, request.excess(limit));
         if !delivered {
             // Nobody reads it yet, so nobody can be waited for, and it counts like PARAMS.
             self.add_incomplete(handle, after.saturating_sub(before));

@@ -6,6 +6,7 @@
 
 mod config;
 mod input;
+mod overflow;
 mod request;
 #[cfg(test)]
 mod tests;
@@ -15,6 +16,8 @@ use std::collections::VecDeque;
 use std::time::Instant;
 
 pub use config::Config;
+use overflow::Overflow;
+pub use overflow::OverflowTotal;
 use request::{Request, Written};
 
 use crate::credit::{self, Budget};
@@ -124,6 +127,7 @@ pub struct Connection {
     events: VecDeque<Event>,
     incomplete: Incomplete,
     blocked: Option<Blocked>,
+    overflow: Overflow,
     /// Whether there have been several requests at a time.
     multiplexed: bool,
     /// Since when there has been no request.
@@ -174,6 +178,7 @@ impl Connection {
         Self {
             flow_offered: false,
             windows,
+            overflow: Overflow::new(config.overflow),
             config,
             reader: Reader::new(),
             discrete: Discrete::default(),
@@ -243,7 +248,9 @@ impl Connection {
     ///
     /// After [`Read::Pending`], [`Event::Readable`] says when to try again.
     pub fn read(&mut self, handle: Handle, input: Input, most: usize) -> Result<Read, Gone> {
+        let limit = self.config.stdin_buffer;
         let request = self.table.get_mut(handle)?;
+        let excess = request.excess(limit);
         let input = match (input, &mut request.data) {
             (Input::Stdin, _) => &mut request.stdin,
             (Input::Data, Some(data)) => &mut **data,
@@ -252,6 +259,7 @@ impl Connection {
         let read = input.inbox.read(most);
         input.waited_for = read == Read::Pending;
         let emptied = input.inbox.len() == 0;
+        self.overflow.change(excess, request.excess(limit));
         // STDIN and DATA share their credit: while one is open more may come.
         let open = request.stdin.inbox.is_open()
             || (request.data.as_ref()).is_some_and(|data| data.inbox.is_open());
@@ -445,6 +453,7 @@ impl Connection {
 
     fn remove(&mut self, handle: Handle) -> Option<Request> {
         let request = self.table.remove(handle).ok()?;
+        (self.overflow).change(request.excess(self.config.stdin_buffer), 0);
         if let Some(flow) = &request.flow {
             flow.close(credit::initial(self.config.stdin_buffer), &mut self.windows);
         }

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context as TaskContext, Poll};
 use std::time::Duration;
 
+use afcgi_proto::app::OverflowTotal;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::mpsc;
@@ -287,6 +288,7 @@ impl<A: App> Acceptor<A> {
                     stats: server.stats,
                     noise: Noise::default(),
                     max_requests: config.max_requests,
+                    overflow: OverflowTotal::new(config.overflow_total),
                     send_timeout: config.send_timeout,
                     upgrades: config.upgrades,
                 },

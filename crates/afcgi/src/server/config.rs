@@ -21,6 +21,9 @@ pub struct Config {
     pub max_requests: usize,
     /// The limits of one connection. Its `values` are set by the server.
     pub connection: app::Config,
+    /// Bytes of request bodies that are held beyond `connection.stdin_buffer` on all connections together, each
+    /// of which is bounded by `connection.overflow`. Default: 64 MiB.
+    pub overflow_total: usize,
     /// How long the socket of a connection may take nothing while there is output for it, before
     /// the connection is given up. Default: 60 s.
     pub send_timeout: Duration,
@@ -43,6 +46,7 @@ impl Default for Config {
             max_connections: 1024,
             max_requests: 65_536,
             connection: app::Config::default(),
+            overflow_total: 64 * 1024 * 1024,
             send_timeout: Duration::from_secs(60),
             drain_timeout: Duration::from_secs(30),
             upgrades: Upgrades::default(),

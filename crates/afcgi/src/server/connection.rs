@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
-use afcgi_proto::app::{self, Event, Refusal};
+use afcgi_proto::app::{self, Event, OverflowTotal, Refusal};
 use afcgi_proto::{BeginRequest, Handle, Params, ProtocolStatus};
 use pin_project_lite::pin_project;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -41,6 +41,7 @@ pub(crate) struct Common {
     pub(crate) stats: Stats,
     pub(crate) noise: Noise,
     pub(crate) max_requests: usize,
+    pub(crate) overflow: OverflowTotal,
     pub(crate) send_timeout: Duration,
     pub(crate) upgrades: Upgrades,
 }
@@ -83,7 +84,8 @@ where
     A: App,
 {
     pub(crate) fn new(io: IO, app: A, config: app::Config, common: Common) -> Self {
-        let connection = app::Connection::new(config, Instant::now());
+        let mut connection = app::Connection::new(config, Instant::now());
+        connection.share_overflow(common.overflow.clone());
         Self {
             io,
             app,

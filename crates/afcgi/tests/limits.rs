@@ -43,11 +43,14 @@ async fn connections_are_limited() {
         config.max_connections = 2;
         config
     };
-    let (_gate, app) = gated();
+    let (gate, app) = gated();
     let server = serve(config, native(app));
-    let first = server.client().await;
-    let _second = server.client().await;
-    eventually("both are in", || server.stats.snapshot().connections == 2).await;
+    let (mut first, mut second) = (server.client().await, server.client().await);
+    for client in [&mut first, &mut second] {
+        client.get("/");
+        client.flush().await;
+    }
+    eventually("both are busy", || server.stats.snapshot().active == 2).await;
     let mut third = server.client().await;
     assert_eq!(third.until_closed().await, b"");
     assert_eq!(server.stats.snapshot().turned_away, 1);
@@ -57,6 +60,7 @@ async fn connections_are_limited() {
     fourth.connection.probe();
     fourth.flush().await;
     assert!(fourth.fill().await);
+    drop(gate);
 }
 
 #[tokio::test]

@@ -158,6 +158,7 @@ impl Connection {
         if let Some((why, protocol_status)) = refusal {
             self.refused(id, why);
             self.closing.asked |= !begin.keep_conn();
+            self.unended.refused(id, begin);
             self.write_end(
                 id,
                 EndRequest {
@@ -167,6 +168,7 @@ impl Connection {
             );
             return Ok(());
         }
+        self.unended.forget(id);
         let mut request = Request::new(begin, now);
         // where it was not agreed on, the flag and the reserved bytes mean nothing.
         if self.flow_offered && begin.flags & FLOW_CONTROL != 0 {
@@ -177,6 +179,9 @@ impl Connection {
         self.idle_since = None;
         self.closing.timed_out = false;
         self.multiplexed |= self.table.len() > 1;
+        if self.incomplete.count == 0 {
+            self.incomplete.since = Some(now);
+        }
         self.incomplete.count = self.incomplete.count.saturating_add(1);
         if self.incomplete.check_at.is_none() {
             self.incomplete.check_at = now.checked_add(self.config.params_timeout);
@@ -197,6 +202,7 @@ impl Connection {
 
     fn abort(&mut self, id: RequestId) {
         let Some((handle, request)) = self.table.find_mut(id) else {
+            self.unended.forget(id);
             return;
         };
         if request.is_delivered() {
@@ -211,10 +217,12 @@ impl Connection {
                 protocol_status: ProtocolStatus::RequestComplete,
             },
         );
+        self.unended.forget(id);
     }
 
     fn params(&mut self, id: RequestId, fragment: Fragment<'_>) {
         let Some((handle, request)) = self.table.find_mut(id) else {
+            self.late(id, fragment);
             return;
         };
         let Phase::Params { collector, .. } = &mut request.phase else {
@@ -248,8 +256,16 @@ impl Connection {
         }
     }
 
+    /// A record of a stream whose request is not active.
+    fn late(&mut self, id: RequestId, fragment: Fragment<'_>) {
+        if fragment.is_empty_record() {
+            self.unended.stream_ended(id, fragment.header.record_type);
+        }
+    }
+
     fn content(&mut self, id: RequestId, fragment: Fragment<'_>) {
         let Some((handle, request)) = self.table.find_mut(id) else {
+            self.late(id, fragment);
             return;
         };
         let delivered = request.is_delivered();

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use afcgi::{Config, Upgrades};
-use afcgi_servers::{Listen, exit, init_log};
+use afcgi_servers::Listen;
 use clap::Parser;
 
 /// An asynchronous FastCGI server to test web servers with.
@@ -18,7 +18,7 @@ use clap::Parser;
 /// writes to the error log; /events?n=N&ms=M is an event stream; /stats tells the counters as JSON;
 /// /websocket gives messages back; everything else answers «Hello world» after --delay.
 #[derive(Debug, Parser)]
-#[command(version, verbatim_doc_comment)]
+#[command(name = "afcgitest", version, verbatim_doc_comment)]
 struct Arguments {
     #[command(flatten)]
     listen: Listen,
@@ -55,12 +55,10 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    init_log();
-    exit("afcgitest", run(&arguments))
+    afcgi_servers::main(run)
 }
 
-fn run(arguments: &Arguments) -> std::io::Result<()> {
+fn run(arguments: Arguments) -> std::io::Result<()> {
     let mut config = Config::default();
     config.max_requests = arguments.max_requests;
     config.max_connections = arguments.max_connections;

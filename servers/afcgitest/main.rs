@@ -40,6 +40,10 @@ struct Arguments {
     /// Bytes of a request body that are held until they are read
     #[arg(long, value_name = "BYTES", default_value_t = Config::default().connection.stdin_buffer)]
     stdin_buffer: usize,
+    /// Bytes of request bodies that a connection without flow control holds beyond that, before they
+    /// hold up the requests behind them
+    #[arg(long, value_name = "BYTES", default_value_t = Config::default().connection.overflow)]
+    overflow: usize,
     /// How long the parameters of a request may take to come
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = humantime::parse_duration)]
     params_timeout: Duration,
@@ -65,6 +69,7 @@ fn run(arguments: Arguments) -> std::io::Result<()> {
     config.drain_timeout = arguments.drain_timeout;
     config.connection.requests = arguments.max_connection_requests;
     config.connection.stdin_buffer = arguments.stdin_buffer;
+    config.connection.overflow = arguments.overflow;
     config.connection.params_timeout = arguments.params_timeout;
     config.connection.idle_timeout = arguments.idle_timeout;
     if arguments.upgrade_by_header {

@@ -3,11 +3,12 @@
 use std::time::Instant;
 
 use afcgi_interop::wait::{SOON, eventually};
-use afcgi_proto::ProtocolStatus;
+use afcgi_proto::web::Output;
+use afcgi_proto::{ProtocolStatus, Role};
 use tempfile::tempdir;
 
 use crate::AFCGITEST;
-use crate::common::client::Client;
+use crate::common::client::{Client, params};
 use crate::common::{Server, command, left, listens_unix, logs, start};
 
 const OVERLOADED: Option<ProtocolStatus> = Some(ProtocolStatus::Overloaded);
@@ -107,6 +108,20 @@ async fn idle_connections_are_closed() {
     // A request that takes longer is not idle.
     assert_eq!(client.get("/delay?ms=1000").await.text(), "Hello world\n");
     client.closed().await;
+}
+
+#[tokio::test]
+async fn a_body_that_waits_holds_up_nobody_within_its_overflow() {
+    for (overflow, delay, waits) in [("9000000", "3600000", false), ("0", "100", true)] {
+        let server = Server::start(AFCGITEST, &["--overflow", overflow]).await;
+        let mut client = server.client().await;
+        let delay = params("POST", &format!("/delay?ms={delay}"));
+        let slow = client.begin(Role::Responder, &delay).await;
+        client.send(slow, Output::Stdin, &vec![7; 8 << 20]).await;
+        assert_eq!(client.get("/").await.text(), "Hello world\n");
+        // What is behind a body that is not taken comes when its handler has ended.
+        assert_eq!(client.has_ended(slow), waits, "--overflow {overflow}");
+    }
 }
 
 #[tokio::test]

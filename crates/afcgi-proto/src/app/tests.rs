@@ -141,3 +141,23 @@ fn counts_hold_after_any_operation() {
         run(seed);
     }
 }
+
+#[test]
+fn few_of_those_that_have_ended_are_remembered() {
+    let now = Instant::now();
+    let mut connection = Connection::new(Config::default(), now);
+    let begin = BeginRequest {
+        role: Role::Other(9),
+        flags: 1,
+        credit: 0,
+    };
+    for id in 1..=u16::MAX {
+        let mut record = Vec::new();
+        put(&mut record, RecordType::BeginRequest, id, &begin.encode());
+        assert_eq!(connection.receive(now, &record), Ok(record.len()));
+        connection.transmitted(connection.transmit().len());
+        while connection.poll_event().is_some() {}
+    }
+    assert_eq!(connection.unended.len(), 1024);
+    assert!(connection.is_still_sent());
+}

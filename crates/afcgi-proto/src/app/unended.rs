@@ -8,14 +8,17 @@ use super::request::Request;
 use super::{Connection, Input};
 use crate::record::{BeginRequest, RecordType, RequestId, Role};
 
-/// The requests, with the stream that the web server sends last. Bounded by the number of ids.
+/// Requests that are remembered. There may be more, but all that is to be known is whether there are any.
+const MOST: usize = 1024;
+
+/// The requests, with the stream that the web server sends last. Invariant: no more than [`MOST`].
 #[derive(Debug, Default)]
 pub(super) struct Unended(BTreeMap<RequestId, RecordType>);
 
 impl Unended {
     /// A request was refused as it began.
     pub(super) fn refused(&mut self, id: RequestId, begin: BeginRequest) {
-        self.0.insert(id, last_stream(begin.role));
+        self.add(id, begin.role);
     }
 
     /// A request has ended.
@@ -26,8 +29,18 @@ impl Unended {
             (Input::Data, None) => false,
         };
         if !request.is_delivered() || reads(Input::Stdin) || reads(Input::Data) {
-            self.0.insert(id, last_stream(request.begin.role));
+            self.add(id, request.begin.role);
         }
+    }
+
+    fn add(&mut self, id: RequestId, role: Role) {
+        if self.0.len() < MOST {
+            self.0.insert(id, last_stream(role));
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
     }
 
     /// A stream of a request that is not active has ended.
@@ -59,6 +72,6 @@ impl Connection {
     pub fn is_still_sent(&self) -> bool {
         let closing = &self.closing;
         let over = closing.half_closed.is_some() || closing.timed_out || closing.lost;
-        !over && !self.unended.0.is_empty()
+        !over && self.unended.len() > 0
     }
 }

@@ -115,16 +115,7 @@ impl Context {
                 return false;
             };
             // One that has got a request meanwhile stays, and another is asked.
-            let gone = tokio::time::timeout(ROOM_TIMEOUT / 10, self.open.gone(key)).await;
-            if gone.is_ok() {
-                self.common.stats.make_room();
-                if self.common.noise.may_warn() {
-                    tracing::warn!(
-                        max_connections = self.config.max_connections,
-                        "idle connection closed to make room for another"
-                    );
-                }
-            }
+            let _ = tokio::time::timeout(ROOM_TIMEOUT / 10, self.open.gone(key)).await;
         }
         true
     }
@@ -263,9 +254,19 @@ where
     // Whoever waits until it is gone finds it counted out.
     let _entry = context.open.add(driver.shared());
     let _counted = Counted(context.common.clone());
-    match driver.run().await {
-        Ending::Finished => tracing::debug!("connection closed"),
-        Ending::MadeRoom => tracing::debug!("connection closed to make room"),
+    let shared = Arc::clone(driver.shared());
+    let ending = driver.run().await;
+    if shared.has_made_room() {
+        context.common.stats.make_room();
+        if context.common.noise.may_warn() {
+            tracing::warn!(
+                max_connections = context.config.max_connections,
+                "idle connection closed to make room for another"
+            );
+        }
+    }
+    match ending {
+        Ending::Finished | Ending::MadeRoom => tracing::debug!("connection closed"),
         Ending::Protocol(error) if context.common.noise.may_warn() => {
             tracing::warn!(%error, "connection closed");
         }

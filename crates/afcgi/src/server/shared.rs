@@ -112,6 +112,11 @@ impl Shared {
         idle
     }
 
+    /// Whether the connection, which has ended, did so to make room.
+    pub(crate) fn has_made_room(&self) -> bool {
+        self.lock().room_wanted.is_some()
+    }
+
     /// Ends the connection at once.
     pub(crate) fn cut(&self) {
         let mut state = self.lock();
@@ -217,8 +222,10 @@ impl State {
 
     /// Whether the connection is to be closed to make room. One that got a request meanwhile stays.
     pub(crate) fn makes_room(&mut self) -> bool {
-        let wanted = self.room_wanted.take();
-        wanted.is_some() && wanted == self.connection.idle_since()
+        if self.room_wanted != self.connection.idle_since() {
+            self.room_wanted = None;
+        }
+        self.room_wanted.is_some()
     }
 
     /// Whether nobody may wait for the web server any more.

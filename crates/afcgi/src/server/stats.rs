@@ -62,12 +62,15 @@ impl Stats {
     /// Counts a connection in, unless there are `most`.
     pub(crate) fn connect(&self, most: usize) -> bool {
         let counters = &self.0;
-        if counters.connections.fetch_add(1, Ordering::Relaxed) >= most {
-            counters.connections.fetch_sub(1, Ordering::Relaxed);
-            return false;
+        let more = |count: usize| (count < most).then_some(count + 1);
+        let counted = counters
+            .connections
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more)
+            .is_ok();
+        if counted {
+            counters.accepted.fetch_add(1, Ordering::Relaxed);
         }
-        counters.accepted.fetch_add(1, Ordering::Relaxed);
-        true
+        counted
     }
 
     pub(crate) fn turn_away(&self) {

@@ -28,6 +28,16 @@ async fn nobody_waits(app: App) {
 }
 
 #[tokio::test]
+async fn a_request_waits_as_long_as_it_is_told() {
+    let app = App::libfcgi_with(2).await;
+    let gateway = Own::before(app.port(), "probe_timeout = \"400ms\"").await;
+    let began = Instant::now();
+    assert_eq!(get_ok(&client(), &gateway.url("/")).await, "Hello world\n");
+    let waited = began.elapsed();
+    assert!(waited >= Duration::from_millis(390), "{waited:?}");
+}
+
+#[tokio::test]
 async fn libfcgi_with_one_two_and_eight_threads() {
     for threads in [1, 2, 8] {
         nobody_waits(App::libfcgi_with(threads).await).await;

@@ -110,6 +110,7 @@ impl Upstream {
     fn new(name: &str, settings: &config::Upstream) -> Result<Self, ConfigError> {
         let mut config = client::Config::default();
         config.multiplex = settings.multiplex;
+        config.patience.unknown = settings.probe_timeout;
         config.connections = settings.connections;
         config.single_connections = settings.single_connections;
         config.keep_conn = settings.keep_conn;

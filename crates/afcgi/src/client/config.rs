@@ -51,7 +51,7 @@ pub struct Config {
     /// How long an application may take to answer GET_VALUES, before it counts as one that does not
     /// multiplex, and when it is asked again. Its `shared` is also for the question whether the
     /// application still reads a connection on which a request timed out. Default: that of
-    /// [`Patience`], 100 ms where nothing is known of the application.
+    /// [`Patience`](super::Patience), 100 ms where nothing is known of the application.
     pub patience: Patience,
     /// How long the application may take nothing of a request's body while there is more of it, or of
     /// a connection while there is output for it. Default: 60 s.

@@ -65,6 +65,7 @@ use http::{Request, Response};
 pub use crate::http::hop::asks_for_upgrade;
 pub use crate::http::mapping::{Mapping, MappingError, Script};
 pub use crate::http::params::{ExtraParams, LocalAddr};
+pub use afcgi_proto::verdict::Patience;
 pub use body::ResponseBody;
 pub use config::Config;
 pub use data::Data;

@@ -54,6 +54,7 @@ pub(super) struct Limits {
 pub(super) struct Upstream {
     pub(super) addresses: Spanned<Vec<Text<Address>>>,
     pub(super) multiplex: Option<bool>,
+    pub(super) probe_timeout: Option<Text<Span>>,
     pub(super) connections: Option<usize>,
     pub(super) single_connections: Option<usize>,
     pub(super) keep_conn: Option<bool>,

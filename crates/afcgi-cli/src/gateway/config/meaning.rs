@@ -157,6 +157,7 @@ fn upstream_of(file: &file::Upstream, position: &Position<'_>) -> Result<Upstrea
     };
     Ok(Upstream {
         multiplex: file.multiplex.unwrap_or(default.multiplex),
+        probe_timeout: span(&file.probe_timeout, default.probe_timeout),
         connections: file.connections.unwrap_or(default.connections),
         single_connections: file
             .single_connections

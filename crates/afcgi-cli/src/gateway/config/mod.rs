@@ -92,6 +92,8 @@ impl Default for Limits {
 pub(crate) struct Upstream {
     pub(crate) addresses: Vec<Address>,
     pub(crate) multiplex: bool,
+    /// How long a request waits to find out whether the application multiplexes, where nothing is known of it.
+    pub(crate) probe_timeout: Duration,
     pub(crate) connections: usize,
     pub(crate) single_connections: usize,
     pub(crate) keep_conn: bool,
@@ -120,6 +122,7 @@ impl Upstream {
         Self {
             addresses,
             multiplex: client.multiplex,
+            probe_timeout: client.patience.unknown,
             connections: client.connections,
             single_connections: client.single_connections,
             keep_conn: client.keep_conn,

@@ -14,6 +14,7 @@ use http_body_util::{BodyExt, Empty, Limited};
 use super::body::{Body, RequestBody, text};
 use super::files;
 use super::log::{Entry, escape};
+use super::script;
 use super::site::{Route, Upstream};
 use super::upgrade::Offer;
 
@@ -152,6 +153,10 @@ async fn in_place(
         tracing::error!(path = %path.escape_debug(), wanted, "the application has a file sent that is not in a folder of `sendfile`");
         return Err(refuse(StatusCode::NOT_FOUND));
     };
+    if !route.rules.send_scripts && route.rules.scripts.hold_in_a_root(&file) {
+        script::refused(&file);
+        return Err(refuse(StatusCode::NOT_FOUND));
+    }
     let mut response = files::send(&file, asked).await;
     files::adopt(&mut response, answered.headers);
     Ok(response)

@@ -11,6 +11,7 @@ mod php;
 mod refusals;
 mod rig;
 mod routes;
+mod scripts;
 mod signals;
 mod tls;
 mod trailers;

@@ -80,6 +80,7 @@ pub(super) struct Route {
     pub(super) strip: bool,
     pub(super) index: Option<Vec<Spanned<String>>>,
     pub(super) split_path: Option<Vec<Spanned<String>>>,
+    pub(super) send_scripts: Option<Spanned<bool>>,
     pub(super) try_files: Option<Vec<Spanned<String>>>,
     pub(super) script_name: Option<Spanned<String>>,
     pub(super) server_name: Option<String>,

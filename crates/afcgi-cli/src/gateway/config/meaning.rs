@@ -247,6 +247,15 @@ fn route_of(
             "the route leads nowhere: expected `upstream`, `root`, or both",
         ));
     }
+    if let Some(send) = &file.send_scripts {
+        if file.root.is_none() && file.sendfile.is_empty() {
+            return Err(position.at(
+                send,
+                "`send_scripts` says nothing in a route without `root` and `sendfile`",
+            ));
+        }
+        route.send_scripts = *send.get_ref();
+    }
     route.files = files_of(file, &route, position)?;
     if let Some(name) = &file.script_name {
         let text = name.get_ref().trim_end_matches('/');
@@ -316,6 +325,7 @@ fn files_of(
     };
     let mut files = Files::new(route.upstream.is_some());
     files.root = folder(root.get_ref()).map_err(|why| position.at(root, why))?;
+    files.send_scripts = route.send_scripts;
     if file.strip {
         files.strip = route.path.len();
     }
@@ -449,6 +459,11 @@ mod tests {
                 "[upstream.f]\naddresses = [\":1\"]\n[[route]]\nupstream = \"f\"\nfilter = \"f\"",
                 "5:10",
                 "needs a `root`",
+            ),
+            (
+                "[upstream.f]\naddresses = [\":1\"]\n[[route]]\nupstream = \"f\"\nsend_scripts = true",
+                "5:16",
+                "without `root` and `sendfile`",
             ),
             (
                 "[[route]]\nroot = \"/\"\npath = \"a\"",

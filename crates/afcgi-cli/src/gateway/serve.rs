@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use afcgi::RemoteAddr;
-use afcgi::client::{ExtraParams, LocalAddr, Script};
+use afcgi::client::{ExtraParams, LocalAddr, Script, remove_hop_by_hop};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use bytes::Bytes;
 use http::header::{CONNECTION, HOST, LOCATION, RETRY_AFTER};
@@ -132,6 +132,8 @@ impl Exchange<'_> {
         body: &mut Option<Incoming>,
     ) -> Result<Answer, Refused> {
         let Self { site, ends, entry } = self;
+        // Once, and before anything is added: a client could name that in Connection.
+        remove_hop_by_hop(&mut parts.headers);
         let sender = identify(
             &site.settings.trusted,
             ends.peer,

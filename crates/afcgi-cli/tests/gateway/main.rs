@@ -2,6 +2,7 @@
 
 mod files;
 mod filter;
+mod hoarders;
 mod http2;
 mod hygiene;
 mod interim;

@@ -42,6 +42,7 @@ pub(super) struct Limits {
     pub(super) header: Option<Spanned<Size>>,
     pub(super) connections: Option<Spanned<usize>>,
     pub(super) requests: Option<Spanned<usize>>,
+    pub(super) responses: Option<Size>,
     pub(super) header_timeout: Option<Text<Span>>,
     pub(super) body_timeout: Option<Text<Span>>,
     pub(super) send_timeout: Option<Text<Span>>,

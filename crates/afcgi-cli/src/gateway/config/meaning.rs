@@ -131,6 +131,9 @@ fn limits(file: &file::Limits, position: &Position<'_>) -> Result<Limits, Config
             .map_or(default.header, |size| size.get_ref().0 as usize),
         connections: count("connections", &file.connections, default.connections)?,
         requests: count("requests", &file.requests, default.requests)?,
+        responses: file.responses.map_or(default.responses, |size| {
+            usize::try_from(size.0).unwrap_or(usize::MAX)
+        }),
         header_timeout: span(&file.header_timeout, default.header_timeout),
         body_timeout: span(&file.body_timeout, default.body_timeout),
         send_timeout: span(&file.send_timeout, default.send_timeout),

@@ -66,6 +66,8 @@ pub(crate) struct Limits {
     pub(crate) header: usize,
     pub(crate) connections: usize,
     pub(crate) requests: usize,
+    /// Bytes of responses that wait for clients of HTTP/2 to read, but for what each connection may hold anyway.
+    pub(crate) responses: usize,
     pub(crate) header_timeout: Duration,
     pub(crate) body_timeout: Duration,
     pub(crate) send_timeout: Duration,
@@ -80,6 +82,7 @@ impl Default for Limits {
             header: 64 << 10,
             connections: 16_384,
             requests: 16_384,
+            responses: 64 << 20,
             header_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(60),
             send_timeout: Duration::from_secs(60),

@@ -114,8 +114,6 @@ pub(crate) async fn application(
         let file = Box::pin(in_place(response, route, asked, &path));
         return Ok(file.await?.into());
     }
-    response.headers_mut().remove("x-accel-redirect");
-    response.headers_mut().remove("x-sendfile");
     match (tunnel, offer) {
         (Some(tunnel), Some(offer)) => {
             offer.accept(&mut response);

@@ -18,6 +18,7 @@ mod interim;
 mod listen;
 mod log;
 mod metrics;
+mod outgoing;
 mod path;
 mod script;
 mod serve;

@@ -18,3 +18,4 @@ mod tls;
 mod trailers;
 mod unix;
 mod upgrade;
+mod way_out;

@@ -2,6 +2,7 @@
 
 mod files;
 mod filter;
+mod heads;
 mod hoarders;
 mod http2;
 mod hygiene;

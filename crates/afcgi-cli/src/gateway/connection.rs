@@ -29,7 +29,7 @@ use super::body::{BoxError, Incoming};
 use super::config::Limits;
 use super::ending::Ending;
 use super::heads::Heads;
-use super::http2::{self, Budget};
+use super::http2::{self, Budget, Refused};
 use super::interim::{Hinted, Hints};
 use super::log;
 use super::serve::{Ends, Gateway, serve};
@@ -157,8 +157,7 @@ pub(crate) struct About<'a> {
     pub(crate) activity: &'a Activity,
     pub(crate) limits: Limits,
     pub(crate) budget: Arc<Budget>,
-    /// Is told what was answered to no request: with which status, and the first line of it.
-    pub(crate) refused: &'a (dyn Fn(StatusCode, &[u8]) + Sync),
+    pub(crate) refused: Refused<'a>,
     pub(crate) stop: CancellationToken,
 }
 
@@ -222,7 +221,7 @@ where
             ended
         }
         Http::Two => {
-            let handshake = Box::pin(http2::handshake(stream, service, limits, budget));
+            let handshake = Box::pin(http2::handshake(stream, service, limits, budget, refused));
             let served = tokio::select! {
                 made = timeout(limits.header_timeout, handshake) => made??,
                 () = stop.cancelled() => return Ok(()),

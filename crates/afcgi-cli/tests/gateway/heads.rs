@@ -1,6 +1,7 @@
 //! Heads that are none, or that two readers could take for different requests: refused, and logged.
 
 use afcgi_interop::http::{client, get_ok};
+use afcgi_interop::wait::{SOON, eventually};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
@@ -50,6 +51,42 @@ async fn what_is_no_request_is_logged() {
     socket.write_all(b"GET /half HTTP/1.1\r\n").await.unwrap();
     drop(socket);
     assert!(!rig.process.log().contains("/half"));
+}
+
+/// By HTTP/2 it is h2 that refuses large heads by itself.
+#[tokio::test]
+async fn large_heads_of_http2_are_logged() {
+    let port = application().await;
+    let config = format!(
+        "[limits]\nheader = \"8K\"\n[upstream.a]\naddresses = [\"127.0.0.1:{port}\"]\n[[route]]\nupstream = \"a\""
+    );
+    let rig = Rig::config(&config).await;
+    let stream = TcpStream::connect(("127.0.0.1", rig.port)).await.unwrap();
+    let (mut client, connection) = h2::client::handshake(stream).await.unwrap();
+    tokio::spawn(connection);
+    for (length, status) in [(10, 404), (9000, 431), (10, 404), (9000, 431)] {
+        let request = http::Request::get(rig.url("/x")).header("x", "x".repeat(length));
+        client = client.ready().await.unwrap();
+        let (response, _) = client
+            .send_request(request.body(()).unwrap(), true)
+            .unwrap();
+        assert_eq!(response.await.unwrap().status(), status, "{length}");
+    }
+    eventually("a line for each", SOON, || async {
+        let log = rig.process.log();
+        let lines = log
+            .lines()
+            .filter(|line| line.starts_with("127.0.0.1 - - ["));
+        let found: Vec<_> = lines
+            .filter_map(|line| line.split("\" ").nth(1)?.get(..3))
+            .collect();
+        match found == ["404", "431", "404", "431"] {
+            true => Ok(()),
+            false => Err(log),
+        }
+    })
+    .await;
+    rig.logs(&["127.0.0.1 - - [", "\"- - -\" 431 0 "]).await;
 }
 
 /// What two readers could take for different requests is neither (RFC 9112 section 6.1 and 6.3), and its connection ends.

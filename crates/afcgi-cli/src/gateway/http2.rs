@@ -3,6 +3,7 @@
 
 mod budget;
 mod content;
+mod refusals;
 mod tunnel;
 
 use std::future::{Future, poll_fn};
@@ -16,7 +17,7 @@ use h2::ext::Protocol;
 use h2::server::{Builder, SendResponse};
 use h2::{Ping, PingPong, Reason, SendStream};
 use http::header::{CONNECTION, CONTENT_LENGTH, DATE, TRANSFER_ENCODING, UPGRADE};
-use http::{HeaderMap, HeaderValue, Method, Request, Response};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body::Body;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::oneshot;
@@ -30,6 +31,7 @@ use super::body::{BoxError, Incoming};
 use super::config::Limits;
 use super::interim::Hints;
 use budget::{Piece, Share, Ticket};
+use refusals::{Accepted, Watched};
 
 /// Requests at a time on a connection.
 const STREAMS: u32 = 200;
@@ -40,11 +42,16 @@ const SEND_BUFFER: usize = 256 << 10;
 /// How often a client is asked whether it is still there, and for how long its answer is waited for.
 const PING: Duration = Duration::from_secs(30);
 
-type Io<S> = h2::server::Connection<S, Piece>;
+/// Is told what was answered to no request: with which status, and as much as there is of its first line.
+pub(crate) type Refused<'a> = &'a (dyn Fn(StatusCode, &[u8]) + Sync);
+
+type Io<S> = h2::server::Connection<Watched<S>, Piece>;
 
 /// A connection whose requests a service answers, each in a task of its own.
-pub(crate) struct Connection<IO, S> {
+pub(crate) struct Connection<'a, IO, S> {
     inner: Io<IO>,
+    accepted: Arc<Accepted>,
+    refused: Refused<'a>,
     service: S,
     pings: Option<PingPong>,
     timer: Pin<Box<Sleep>>,
@@ -55,12 +62,13 @@ pub(crate) struct Connection<IO, S> {
 }
 
 /// Makes the acquaintance of a client. The future takes as long as the client likes.
-pub(crate) async fn handshake<IO, S>(
+pub(crate) async fn handshake<'a, IO, S>(
     stream: IO,
     service: S,
     limits: Limits,
     budget: Arc<Budget>,
-) -> Result<Connection<IO, S>, h2::Error>
+    refused: Refused<'a>,
+) -> Result<Connection<'a, IO, S>, h2::Error>
 where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
@@ -72,11 +80,15 @@ where
         .max_concurrent_streams(STREAMS)
         .max_send_buffer_size(SEND_BUFFER)
         .max_header_list_size(u32::try_from(limits.header).unwrap_or(u32::MAX));
+    let accepted = Arc::new(Accepted::default());
+    let stream = Watched::new(stream, Arc::clone(&accepted));
     let mut inner: Io<IO> = builder.handshake(stream).await?;
     let share = Share::new(budget, limits.responses);
     Ok(Connection {
         pings: inner.ping_pong(),
         inner,
+        accepted,
+        refused,
         service,
         timer: Box::pin(tokio::time::sleep(PING)),
         asked: false,
@@ -85,7 +97,7 @@ where
     })
 }
 
-impl<IO, S> Connection<IO, S>
+impl<IO, S> Connection<'_, IO, S>
 where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
@@ -117,7 +129,7 @@ where
     }
 }
 
-impl<IO, S, F, B> Future for Connection<IO, S>
+impl<IO, S, F, B> Future for Connection<'_, IO, S>
 where
     IO: AsyncRead + AsyncWrite + Unpin,
     S: Fn(Request<Incoming>) -> F + Unpin,
@@ -128,12 +140,31 @@ where
     type Output = Result<(), BoxError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let ended = self.as_mut().poll_requests(cx);
+        for _ in 0..self.accepted.take_refused() {
+            (self.refused)(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, b"");
+        }
+        ended
+    }
+}
+
+impl<IO, S, F, B> Connection<'_, IO, S>
+where
+    IO: AsyncRead + AsyncWrite + Unpin,
+    S: Fn(Request<Incoming>) -> F + Unpin,
+    F: Future<Output = Response<B>> + Send + 'static,
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    /// Takes requests as they come, and has them answered.
+    fn poll_requests(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         let this = &mut *self;
         while let Poll::Ready(accepted) = this.inner.poll_accept(cx) {
             let Some(accepted) = accepted else {
                 return Poll::Ready(Ok(()));
             };
             let (request, respond) = accepted?;
+            this.accepted.add(respond.stream_id().as_u32());
             let (parts, stream) = request.into_parts();
             let is_head = parts.method == Method::HEAD;
             let asks =
@@ -394,7 +425,13 @@ mod tests {
                 let _ = client.read_to_end(&mut all).await;
             }
         });
-        let handshake = handshake(server, SERVICE, Limits::default(), Arc::default());
+        let handshake = handshake(
+            server,
+            SERVICE,
+            Limits::default(),
+            Arc::default(),
+            &|_, _| (),
+        );
         let connection = handshake.await.unwrap();
         let ended = timeout(time, connection).await.ok();
         client.abort();

@@ -13,6 +13,7 @@ mod connection;
 mod ending;
 mod files;
 mod filter;
+mod heads;
 mod http2;
 mod interim;
 mod listen;

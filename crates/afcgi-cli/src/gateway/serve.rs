@@ -20,6 +20,7 @@ use super::body::{Body, Incoming, Logged, RequestBody, is_whole, linger, text};
 use super::connection::Busy;
 use super::files::{self, Found};
 use super::filter;
+use super::heads::Unclear;
 use super::log::{Entry, escape};
 use super::metrics::Metrics;
 use super::outgoing;
@@ -150,9 +151,6 @@ impl Exchange<'_, '_> {
             entry,
             route: taken,
         } = self;
-        check_codings(&parts.headers)?;
-        // Once, and before anything is added: a client could name that in Connection.
-        remove_hop_by_hop(&mut parts.headers);
         let sender = identify(
             &site.settings.trusted,
             ends.peer,
@@ -160,6 +158,12 @@ impl Exchange<'_, '_> {
             &mut parts.headers,
         );
         entry.remote = access::name(sender.remote);
+        if parts.extensions.remove::<Unclear>().is_some() {
+            return Err(refuse(StatusCode::BAD_REQUEST));
+        }
+        check_codings(&parts.headers)?;
+        // Once, and before anything is added: a client could name that in Connection.
+        remove_hop_by_hop(&mut parts.headers);
         let host = check(&parts)?;
         entry.host = escape(host.as_bytes());
         let path =

@@ -169,12 +169,8 @@ async fn no_request_hides_behind_another() {
         let request = format!("POST /echo HTTP/1.1\r\nHost: x\r\n{head}{hidden}");
         let answer = rig.raw(request.as_bytes()).await;
         assert!(!answer.contains("smuggled"), "{request}\n---\n{answer}");
-        // Where both are given Transfer-Encoding counts, and the connection ends behind it (RFC 9112 section 6.1).
-        let closed = head.contains("chunked\r\n")
-            && head.contains("Content-Length")
-            && answer.contains("\r\nconnection: close\r\n");
         assert!(
-            answer.starts_with("HTTP/1.1 4") || answer.is_empty() || closed,
+            answer.starts_with("HTTP/1.1 4") || answer.is_empty(),
             "{request}\n---\n{answer}"
         );
     }

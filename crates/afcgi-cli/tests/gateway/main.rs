@@ -4,6 +4,7 @@ mod answers;
 mod beside_nginx;
 mod files;
 mod filter;
+mod heads;
 mod hoarders;
 mod http2;
 mod hygiene;

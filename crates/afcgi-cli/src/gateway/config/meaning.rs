@@ -435,6 +435,7 @@ mod tests {
             ("[limits]\nbody = \"1T\"", "2:8", "100M"),
             ("[limits]\nheader = 1", "2:10", "8K"),
             ("[limits]\nrequests = 0", "2:12", "1 at least"),
+            ("[limits]\nresponses = \"1T\"", "2:13", "100M"),
             (
                 "[limits]\nbodies = 1",
                 "2:1",

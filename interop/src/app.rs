@@ -81,6 +81,12 @@ impl App {
         Self::spawn_fcgi("libfcgi", &[libfcgi_peer().as_os_str()]).await
     }
 
+    /// The same with so many threads, 64 at most.
+    pub async fn libfcgi_with(threads: usize) -> Self {
+        let threads = format!("THREADS={threads}");
+        Self::spawn_fcgi("libfcgi", &[threads.as_ref(), libfcgi_peer().as_os_str()]).await
+    }
+
     /// Starts the program on Perl's FCGI by spawn-fcgi: eight processes, each with one request at a time.
     pub async fn perl() -> Self {
         let script = workspace().join("interop/peers/perl/app.pl");

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::process::Command;
 
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 
@@ -12,7 +13,7 @@ use crate::wait::{SOON, eventually, free_port};
 /// A running PHP-FPM, and the folder with its scripts.
 #[derive(Debug)]
 pub struct Php {
-    _process: Process,
+    process: Process,
     port: u16,
     dir: TempDir,
 }
@@ -36,6 +37,7 @@ impl Php {
             "[global]
 daemonize = no
 error_log = {at}/error.log
+process_control_timeout = 5s
 [www]
 listen = 127.0.0.1:{port}
 user = root
@@ -68,11 +70,51 @@ php_admin_value[post_max_size] = 64M
             }
         })
         .await;
-        Self {
-            _process: process,
-            port,
-            dir,
-        }
+        Self { process, port, dir }
+    }
+
+    /// Starts a PHP-FPM with so many pools that start a process when a request comes, which listen on unix sockets, see [`Php::socket`]. Files
+    /// are as with [`Php::start_with`].
+    pub async fn start_pools(count: usize, files: &[(&str, &str)]) -> Self {
+        let pools: String = (0..count)
+            .map(|n| {
+                format!(
+                    "[pool{n}]
+listen = DIR/{n}.sock
+user = root
+group = root
+pm = ondemand
+pm.max_children = 4
+pm.process_idle_timeout = 2s
+env[POOL] = {n}
+"
+                )
+            })
+            .collect();
+        let php = Self::start_with(1, &pools, files).await;
+        let sockets = || (0..count).all(|n| PathBuf::from(php.socket(n)).exists());
+        eventually("all pools listen", SOON, || async {
+            sockets().then_some(()).ok_or_else(|| php.process.log())
+        })
+        .await;
+        php
+    }
+
+    /// The socket of a pool.
+    pub fn socket(&self, pool: usize) -> String {
+        self.dir
+            .path()
+            .join(format!("{pool}.sock"))
+            .display()
+            .to_string()
+    }
+
+    /// Has it begin anew: processes that work on a request have five seconds to end it.
+    pub fn reload(&self) {
+        let pid = i32::try_from(self.process.id())
+            .ok()
+            .and_then(Pid::from_raw);
+        kill_process(pid.expect("a process id"), Signal::USR2).expect("a signal to PHP-FPM");
     }
 
     /// Where it listens.

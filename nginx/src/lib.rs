@@ -20,6 +20,8 @@
 //!   of a request.
 //! - [`ffi`]: all that touches nginx's memory. `unsafe` is there only, and no panic leaves it.
 #![deny(
+    unsafe_code,
+    clippy::undocumented_unsafe_blocks,
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
@@ -29,6 +31,7 @@
 mod conf;
 mod fake;
 mod faults;
+#[expect(unsafe_code, reason = "it is there only")]
 mod ffi;
 mod keys;
 mod pool;

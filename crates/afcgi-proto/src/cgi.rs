@@ -131,7 +131,7 @@ fn field(line: &[u8]) -> Option<(&[u8], &[u8])> {
 }
 
 /// Whether a byte may stand in a field name (RFC 9110 section 5.6.2).
-const fn is_token(byte: u8) -> bool {
+pub(crate) const fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric()
         || matches!(
             byte,

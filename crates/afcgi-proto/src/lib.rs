@@ -15,8 +15,9 @@
 //! The core: [`record`] (the wire format), [`reader`] (records out of arbitrary pieces),
 //! [`params`] and [`values`] (name-value pairs), [`table`] (request ids, slots, generations),
 //! [`writer`] (bounded output, in turns), [`inbox`] (received content of one stream), [`credit`]
-//! (flow control, an extension that both sides have to agree on: `docs/flow-control.md`), [`cgi`]
-//! (the response head) and [`verdict`] (what is known of an application, and when to ask it).
+//! (flow control, an extension that both sides have to agree on: `docs/flow-control.md`), [`upgrade`]
+//! (which requests ask for one: `docs/upgrade.md`), [`cgi`] (the response head) and [`verdict`] (what is
+//! known of an application, and when to ask it).
 #![forbid(unsafe_code)]
 #![cfg_attr(
     not(test),
@@ -40,6 +41,7 @@ pub mod reader;
 pub mod record;
 pub mod relay;
 pub mod table;
+pub mod upgrade;
 pub mod values;
 pub mod verdict;
 pub mod web;

@@ -16,6 +16,7 @@ use axum::routing::{any, get, post};
 use axum::{Extension, Router};
 use common::{Served, eventually, serve};
 use http_body_util::{BodyExt, StreamBody};
+use hyper::ext::ReasonPhrase;
 use tokio::sync::Notify;
 
 /// What a web server such as nginx passes.
@@ -154,6 +155,10 @@ async fn r58_the_response_is_a_cgi_response() {
                     "made",
                 )
             }),
+        )
+        .route(
+            "/reason",
+            get(|| async { Extension(ReasonPhrase::from_static(b"So Be It")) }),
         );
     let server = serve_router(router);
     let get = |method: &'static str, uri: &'static str| {
@@ -172,6 +177,8 @@ async fn r58_the_response_is_a_cgi_response() {
         ask(&server, &get("GET", "/empty"), b"").await,
         "Status: 204 No Content\r\n\r\n"
     );
+    let reason = ask(&server, &get("GET", "/reason"), b"").await;
+    assert!(reason.starts_with("Status: 200 So Be It\r\n"), "{reason}");
     let headers = ask(&server, &get("GET", "/headers"), b"").await;
     assert!(headers.starts_with("Status: 201 Created\r\n"), "{headers}");
     assert!(

@@ -1,5 +1,5 @@
 /*
- * Routes of afcgitest on the C libfcgi, started by spawn-fcgi: so many threads, each with one connection at a time and one request at a time
+ * Routes of afcgitest on the C libfcgi, started by spawn-fcgi: as many threads as THREADS says, or 64, each with one connection at a time and one request at a time
  * on that.
  */
 #include <fcgiapp.h>
@@ -108,13 +108,17 @@ static void *serve(void *unused) {
 
 int main(void) {
     pthread_t threads[THREADS];
+    const char *wanted = getenv("THREADS");
+    int count = wanted ? atoi(wanted) : THREADS;
+    if (count < 1 || count > THREADS)
+        return 1;
     signal(SIGPIPE, SIG_IGN);
     if (FCGX_Init())
         return 1;
-    for (int i = 0; i < THREADS; i++)
+    for (int i = 0; i < count; i++)
         if (pthread_create(&threads[i], NULL, serve, NULL))
             return 1;
-    for (int i = 0; i < THREADS; i++)
+    for (int i = 0; i < count; i++)
         pthread_join(threads[i], NULL);
     return 0;
 }

@@ -149,8 +149,7 @@ impl FakeConnection {
     /// Writes a line about the request to the error log.
     pub(crate) fn log(&self, level: Level, errno: i32, text: &str) {
         // SAFETY: valid (see the type); nginx has set the log of the request, which lives.
-        let to = unsafe { (*self.0.as_ptr()).connection.log };
-        log::line_to(to, level, errno, text);
+        unsafe { log::line_to((*self.0.as_ptr()).connection.log, level, errno, text) };
     }
 }
 

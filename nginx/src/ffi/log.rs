@@ -22,17 +22,20 @@ pub(crate) fn cycle_log() -> *mut ngx_log_t {
 
 /// Writes a line that belongs to no request.
 pub(crate) fn line(level: Level, text: &str) {
-    line_to(cycle_log(), level, 0, text);
+    // SAFETY: the cycle's log lives as long as the process.
+    unsafe { line_to(cycle_log(), level, 0, text) };
 }
 
 /// Writes a line to a log of nginx's, with the text of a system's error if `errno` is not 0. Control
 /// characters, which may come from an application, are written as escapes.
-pub(crate) fn line_to(log: *mut ngx_log_t, level: Level, errno: ngx_err_t, text: &str) {
+///
+/// Safety: the log is null, or lives.
+pub(super) unsafe fn line_to(log: *mut ngx_log_t, level: Level, errno: ngx_err_t, text: &str) {
     if log.is_null() {
         return;
     }
     let level = level as ngx_uint_t;
-    // SAFETY: the caller has the log from nginx, which keeps it during the callback.
+    // SAFETY: the caller's word.
     if level > unsafe { (*log).log_level } {
         return;
     }

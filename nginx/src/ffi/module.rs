@@ -37,12 +37,14 @@ struct LocationConf {
 }
 
 /// Whether a request of a location is to be multiplexed, and how.
-pub(super) fn settings(
+///
+/// Safety: the request is valid.
+pub(super) unsafe fn settings(
     request: *mut ngx_http_request_t,
     explicit: Option<Settings>,
 ) -> Option<Settings> {
-    // SAFETY: a request has the configuration of its location for every module; ours was made by
-    // `create_location`.
+    // SAFETY: the caller's word; a request has the configuration of its location for every module;
+    // ours was made by `create_location`.
     let on = unsafe {
         let conf = *(*request)
             .loc_conf
@@ -74,9 +76,11 @@ pub(super) fn tag() -> *mut c_void {
 }
 
 /// The hooks of this configuration.
-pub(super) fn hooks<'a>(request: *mut ngx_http_request_t) -> Option<&'a Hooks> {
-    // SAFETY: a request has the main configuration of every module; ours was made by `create_main`,
-    // and lives as long as the cycle that the request belongs to. The request outlives the callback.
+///
+/// Safety: the request is valid, and outlives what is returned.
+pub(super) unsafe fn hooks<'a>(request: *mut ngx_http_request_t) -> Option<&'a Hooks> {
+    // SAFETY: the caller's word; a request has the main configuration of every module; ours was made by
+    // `create_main`, and lives as long as the cycle that the request belongs to.
     unsafe {
         let conf = *(*request)
             .main_conf

@@ -4,6 +4,7 @@
 use std::ffi::c_void;
 use std::slice;
 
+use afcgi_proto::upgrade;
 use nginx_sys::{
     NGX_HTTP_SWITCHING_PROTOCOLS, NGX_HTTP_UPSTREAM_INVALID_HEADER, NGX_HTTP_VERSION_11,
     NGX_PEER_NEXT, ngx_connection_t, ngx_event_free_peer_pt, ngx_event_get_peer_pt,
@@ -105,57 +106,49 @@ type ProcessHeader = Option<unsafe extern "C" fn(*mut ngx_http_request_t) -> ngx
 ///
 /// Safety: it is valid, and has an upstream.
 unsafe fn wants(r: *mut ngx_http_request_t) -> Wants {
-    // SAFETY: the caller's word.
+    // SAFETY: the caller's word; a request has a method.
     unsafe {
         let headers = &(*r).headers_in;
         let has_body = headers.content_length_n > 0 || headers.chunked() != 0;
+        // nginx has found an `Upgrade` already, if there is one.
+        let upgrade = !headers.upgrade.is_null() && r == (*r).main && {
+            let lines = || lines(&headers.headers);
+            let values = |name: &'static [u8]| {
+                (lines().filter(move |line| line.key.as_bytes().eq_ignore_ascii_case(name)))
+                    .map(|line| line.value.as_bytes())
+            };
+            let head = upgrade::Head {
+                method: (*r).method_name.as_bytes(),
+                is_http_11: (*r).http_version == NGX_HTTP_VERSION_11 as ngx_uint_t,
+                has_body,
+                connection: values(b"connection"),
+                upgrade: values(b"upgrade"),
+            };
+            head.asks()
+        };
         Wants {
             body: has_body && (*(*(*r).upstream).conf).pass_request_body != 0,
-            upgrade: !has_body
-                && (headers.upgrade.as_ref()).is_some_and(|upgrade| !is_h2c(upgrade))
-                && r == (*r).main
-                && (*r).http_version == NGX_HTTP_VERSION_11 as ngx_uint_t
-                && asks_for_upgrade(&headers.headers),
+            upgrade,
         }
     }
 }
 
-/// Whether an `Upgrade` asks nginx itself, as some HTTP clients do with every request.
-fn is_h2c(upgrade: &ngx_table_elt_t) -> bool {
-    upgrade.value.as_bytes().eq_ignore_ascii_case(b"h2c")
-}
-
-/// Whether one of the headers is a `Connection` with the option `upgrade`. nginx has a place for that
-/// header, which its versions before 1.23 leave empty.
+/// The headers of a list.
 ///
-/// Safety: it is the list of a request's headers.
-unsafe fn asks_for_upgrade(headers: &ngx_list_t) -> bool {
-    let mut part: *const ngx_list_part_t = &raw const headers.part;
+/// Safety: it is the list of a request's headers, which live as long as it does.
+unsafe fn lines(headers: &ngx_list_t) -> impl Iterator<Item = &ngx_table_elt_t> {
+    let first: *const ngx_list_part_t = &raw const headers.part;
     // SAFETY: the caller's word: each part points to the next one.
-    while let Some(this) = unsafe { part.as_ref() } {
-        let lines = if this.nelts == 0 {
-            &[]
-        } else {
-            // SAFETY: the caller's word: a part holds so many headers.
-            unsafe { slice::from_raw_parts(this.elts.cast::<ngx_table_elt_t>(), this.nelts) }
-        };
-        let asks = |line: &ngx_table_elt_t| {
-            line.key.as_bytes().eq_ignore_ascii_case(b"connection")
-                && names_upgrade(line.value.as_bytes())
-        };
-        if lines.iter().any(asks) {
-            return true;
+    let parts = std::iter::successors(unsafe { first.as_ref() }, |part| unsafe {
+        part.next.as_ref()
+    });
+    parts.flat_map(|part| {
+        if part.nelts == 0 {
+            return &[][..];
         }
-        part = this.next;
-    }
-    false
-}
-
-/// Whether a `Connection` header has the option `upgrade` (RFC 9110 section 7.8).
-fn names_upgrade(connection: &[u8]) -> bool {
-    connection
-        .split(|&byte| byte == b',')
-        .any(|option| option.trim_ascii().eq_ignore_ascii_case(b"upgrade"))
+        // SAFETY: the caller's word: a part holds so many headers.
+        unsafe { slice::from_raw_parts(part.elts.cast::<ngx_table_elt_t>(), part.nelts) }
+    })
 }
 
 /// Before the upstream module's reader of response heads: a head with status 101 makes the request a
@@ -191,7 +184,8 @@ unsafe extern "C" fn process_header(r: *mut ngx_http_request_t) -> ngx_int_t {
             // SAFETY: a request has a connection, and that a log.
             let to = unsafe { (*(*r).connection).log };
             let text = "the application answers 101 to a request that was not offered an upgrade";
-            log::line_to(to, Level::Error, 0, text);
+            // SAFETY: it lives as long as the request.
+            unsafe { log::line_to(to, Level::Error, 0, text) };
             return NGX_HTTP_UPSTREAM_INVALID_HEADER as ngx_int_t;
         }
         // SAFETY: as above.
@@ -206,7 +200,8 @@ unsafe extern "C" fn init(
     upstream: *mut ngx_http_upstream_srv_conf_t,
 ) -> ngx_int_t {
     fence(ERROR, || {
-        let Some(hook) = module::hooks(r).and_then(|hooks| hooks.find(upstream)) else {
+        // SAFETY: nginx gives a request whose configuration is complete.
+        let Some(hook) = unsafe { module::hooks(r) }.and_then(|hooks| hooks.find(upstream)) else {
             return ERROR;
         };
         let Some(before) = hook.init else {
@@ -217,7 +212,8 @@ unsafe extern "C" fn init(
         if rc != OK {
             return rc;
         }
-        let Some(settings) = module::settings(r, hook.settings) else {
+        // SAFETY: as above.
+        let Some(settings) = (unsafe { module::settings(r, hook.settings) }) else {
             return OK;
         };
         // SAFETY: a request that has come so far has an upstream, whose tag its handler has set.
@@ -229,7 +225,8 @@ unsafe extern "C" fn init(
             // SAFETY: a request has a connection, and that a log.
             let to = unsafe { (*(*r).connection).log };
             let text = "an upstream with fastcgi_multiplex is for fastcgi_pass only";
-            log::line_to(to, Level::Error, 0, text);
+            // SAFETY: it lives as long as the request.
+            unsafe { log::line_to(to, Level::Error, 0, text) };
             return ERROR;
         }
         if !module::can_multiplex() {
@@ -242,16 +239,15 @@ unsafe extern "C" fn init(
             };
             let u = (*r).upstream;
             let wants = wants(r);
-            let peer = &mut (*u).peer;
             let ours = ngx_palloc((*r).pool, size_of::<Peer>()).cast::<Peer>();
             if ours.is_null() {
                 return ERROR;
             }
             ours.write(Peer {
-                data: peer.data,
-                get: peer.get,
-                free: peer.free,
-                notify: peer.notify,
+                data: (*u).peer.data,
+                get: (*u).peer.get,
+                free: (*u).peer.free,
+                notify: (*u).peer.notify,
                 settings,
                 request: r,
                 process_header: (*u).process_header,
@@ -262,11 +258,11 @@ unsafe extern "C" fn init(
                 log,
             });
             (*u).process_header = Some(process_header);
-            peer.data = ours.cast();
-            peer.get = Some(get);
-            peer.free = Some(free);
-            if peer.notify.is_some() {
-                peer.notify = Some(notify);
+            (*u).peer.data = ours.cast();
+            (*u).peer.get = Some(get);
+            (*u).peer.free = Some(free);
+            if (*u).peer.notify.is_some() {
+                (*u).peer.notify = Some(notify);
             }
         }
         OK
@@ -287,8 +283,9 @@ unsafe fn bytes<'a>(address: *const sockaddr, length: libc::socklen_t) -> &'a [u
 /// Asks the balancer for an address, and takes a place on a connection to it.
 unsafe extern "C" fn get(pc: *mut ngx_peer_connection_t, data: *mut c_void) -> ngx_int_t {
     fenced(|| {
-        // SAFETY: nginx gives back what `init` has set, with the peer that it belongs to.
-        let (pc, ours) = unsafe { (&mut *pc, &mut *data.cast::<Peer>()) };
+        // SAFETY: nginx gives back what `init` has set. `pc` stays a pointer, since it is part of the
+        // request's upstream, which is written to below.
+        let ours = unsafe { &mut *data.cast::<Peer>() };
         let Some(before) = ours.get else {
             return ERROR;
         };
@@ -301,29 +298,21 @@ unsafe extern "C" fn get(pc: *mut ngx_peer_connection_t, data: *mut c_void) -> n
             }
             return rc;
         }
-        // SAFETY: the balancer has set address and name; the local address is the request's.
-        let (address, local, name) = unsafe {
-            let local = pc.local.as_ref();
-            (
-                bytes(pc.sockaddr, pc.socklen),
-                local.map_or(&[][..], |local| bytes(local.sockaddr, local.socklen)),
-                (pc.name.as_ref()).map_or(&[][..], |name| name.as_bytes()),
-            )
+        // SAFETY: the peer is valid; the balancer has set address and name, which it owns; the local
+        // address is the request's.
+        let (target, log) = unsafe {
+            let local = (*pc).local.as_ref();
+            let target = TargetRef {
+                address: bytes((*pc).sockaddr, (*pc).socklen),
+                local: local.map_or(&[][..], |local| bytes(local.sockaddr, local.socklen)),
+                transparent: (*pc).transparent() != 0,
+                keepalive: (*pc).so_keepalive() != 0,
+                name: ((*pc).name.as_ref()).map_or(&[][..], |name| name.as_bytes()),
+            };
+            (target, (*pc).log)
         };
-        let (transparent, keepalive) = (pc.transparent() != 0, pc.so_keepalive() != 0);
         let opened = worker::with(|worker| {
-            let opened = worker.open(
-                ours.settings,
-                ours.wants,
-                TargetRef {
-                    address,
-                    local,
-                    transparent,
-                    keepalive,
-                    name,
-                },
-                LogTo::request(pc.log),
-            );
+            let opened = worker.open(ours.settings, ours.wants, target, LogTo::request(log));
             let (fake, used, rc) = match opened {
                 Opened::Now { fake, used } => (fake, used, DONE),
                 Opened::Waiting { fake } => (fake, false, AGAIN),
@@ -338,8 +327,11 @@ unsafe extern "C" fn get(pc: *mut ngx_peer_connection_t, data: *mut c_void) -> n
             Some(Ok((fake, connection, used, rc))) => {
                 ours.fake = Some((fake, connection));
                 ours.log.opened(fake);
-                pc.connection = connection;
-                pc.set_cached((used && !ours.told).into());
+                // SAFETY: the peer is valid.
+                unsafe {
+                    (*pc).connection = connection;
+                    (*pc).set_cached((used && !ours.told).into());
+                }
                 ours.told |= used;
                 ours.begin_anew();
                 rc
@@ -351,7 +343,8 @@ unsafe extern "C" fn get(pc: *mut ngx_peer_connection_t, data: *mut c_void) -> n
             }
             Some(Err(BUSY)) => {
                 let text = "too many requests wait for a connection";
-                log::line_to(pc.log, Level::Error, 0, text);
+                // SAFETY: the log of the request, which lives.
+                unsafe { log::line_to(log, Level::Error, 0, text) };
                 BUSY
             }
             Some(Err(rc)) => rc,
@@ -384,16 +377,18 @@ unsafe extern "C" fn free(
     data: *mut c_void,
     mut state: ngx_uint_t,
 ) {
-    // SAFETY: nginx gives back what `init` has set, with the peer that it belongs to.
-    let (pc, ours) = unsafe { (&mut *pc, &mut *data.cast::<Peer>()) };
+    // SAFETY: nginx gives back what `init` has set. `pc` stays a pointer, as in `get`.
+    let ours = unsafe { &mut *data.cast::<Peer>() };
     let used = ours.fake.take();
     if let Some((_, connection)) = used {
         // Whatever becomes of what follows, nginx must not close it, and it must not call nginx.
-        if pc.connection == connection {
-            pc.connection = std::ptr::null_mut();
+        // SAFETY: the peer is valid. The fake was made by `get`, and the worker has it yet.
+        unsafe {
+            if (*pc).connection == connection {
+                (*pc).connection = std::ptr::null_mut();
+            }
+            fake::silence(connection);
         }
-        // SAFETY: it was made by `get`, and the worker has it yet.
-        unsafe { fake::silence(connection) };
     }
     if let Some((fake, _)) = used {
         let freed = fenced(|| {

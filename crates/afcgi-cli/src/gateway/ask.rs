@@ -14,6 +14,7 @@ use http_body_util::{BodyExt, Empty, Limited};
 use super::body::{Body, RequestBody, text};
 use super::files;
 use super::log::{Entry, escape};
+use super::send;
 use super::site::{Route, Upstream};
 use super::upgrade::Offer;
 
@@ -152,9 +153,7 @@ async fn in_place(
         tracing::error!(path = %path.escape_debug(), wanted, "the application has a file sent that is not in a folder of `sendfile`");
         return Err(refuse(StatusCode::NOT_FOUND));
     };
-    let mut response = files::send(&file, asked).await;
-    files::adopt(&mut response, answered.headers);
-    Ok(response)
+    Ok(send::in_place(&file, asked, answered.headers).await)
 }
 
 /// Lets a request end by itself whose response is not wanted.

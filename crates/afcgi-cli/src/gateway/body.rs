@@ -13,6 +13,7 @@ use http::{HeaderValue, Response, StatusCode};
 use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Either, Full, Limited};
+use hyper::ext::ReasonPhrase;
 use tokio::runtime::Handle;
 use tokio::time::{Instant, Sleep};
 
@@ -32,6 +33,11 @@ pub(crate) fn text(status: StatusCode) -> Response<Body> {
     let text = Full::from(format!("{} {reason}\n", status.as_u16()));
     let mut response = Response::new(text.map_err(|never| match never {}).boxed_unsync());
     *response.status_mut() = status;
+    if status.canonical_reason().is_none() {
+        // hyper would write `<none>`.
+        let reason = ReasonPhrase::from_static(b"Error");
+        response.extensions_mut().insert(reason);
+    }
     let kind = HeaderValue::from_static("text/plain; charset=utf-8");
     response.headers_mut().insert(CONTENT_TYPE, kind);
     response

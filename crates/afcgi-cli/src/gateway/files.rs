@@ -1,4 +1,4 @@
-//! Files below a root: which of them, or which script, a path means, and how a file is sent.
+//! Files below a root: which of them, or which script, a path means. How one is sent is in `send`.
 //!
 //! A script is never sent as a file, whatever the case of its ending. Hidden files are not there.
 
@@ -7,15 +7,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use afcgi::client::Script;
-use bytes::Bytes;
-use http::header::{ALLOW, CONTENT_LENGTH, CONTENT_RANGE};
-use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
-use http_body_util::{BodyExt, Empty};
-use tower::ServiceExt;
-use tower_http::services::ServeFile;
+use http::{HeaderMap, StatusCode};
 
-use super::body::{Body, text};
 use super::config::{Files, Try};
 use super::path::{CleanPath, is_hidden};
 
@@ -128,56 +121,6 @@ fn script_end(endings: &[String], path: &[u8]) -> Option<usize> {
     ends.min()
 }
 
-/// Sends a file: all of it or a range, or that it has not changed.
-pub(crate) async fn send(file: &Path, request: &Parts) -> Response<Body> {
-    if request.method != Method::GET && request.method != Method::HEAD {
-        let mut response = text(StatusCode::METHOD_NOT_ALLOWED);
-        response
-            .headers_mut()
-            .insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
-        return response;
-    }
-    let mut head = Request::new(Empty::<Bytes>::new());
-    head.method_mut().clone_from(&request.method);
-    head.headers_mut().clone_from(&request.headers);
-    let Ok(response) = ServeFile::new(file).oneshot(head).await;
-    if !response.status().is_success()
-        && !matches!(
-            response.status(),
-            StatusCode::NOT_MODIFIED
-                | StatusCode::RANGE_NOT_SATISFIABLE
-                | StatusCode::PRECONDITION_FAILED
-        )
-    {
-        return text(response.status());
-    }
-    response.map(|body| body.map_err(Into::into).boxed_unsync())
-}
-
-/// The fields of a response that stay where an application has a file sent in its place.
-pub(crate) fn adopt(response: &mut Response<Body>, from: HeaderMap) {
-    let mut last = None;
-    for (name, value) in from {
-        // Of repeated fields only the first has its name.
-        let Some(name) = name.or_else(|| last.clone()) else {
-            continue;
-        };
-        let first = last.as_ref() != Some(&name);
-        last = Some(name.clone());
-        if name == CONTENT_LENGTH
-            || name == CONTENT_RANGE
-            || name == "x-sendfile"
-            || name == "x-accel-redirect"
-        {
-            continue;
-        }
-        match first {
-            true => drop(response.headers_mut().insert(name, value)),
-            false => drop(response.headers_mut().append(name, value)),
-        }
-    }
-}
-
 /// The file that an application wants sent, if that lies within the folders that are for it. It asks the file
 /// system, so it blocks.
 pub(crate) fn sendfile(folders: &[(String, PathBuf)], headers: &HeaderMap) -> Option<PathBuf> {
@@ -186,8 +129,9 @@ pub(crate) fn sendfile(folders: &[(String, PathBuf)], headers: &HeaderMap) -> Op
         (file.starts_with(root) && file.is_file()).then_some(file)
     };
     if let Some(uri) = headers.get("x-accel-redirect") {
-        let uri = uri.to_str().ok()?;
-        let path = CleanPath::new(uri.split_once('?').map_or(uri, |(path, _)| path))?;
+        // It may hold any bytes: applications send UTF-8 as it is.
+        let path = uri.as_bytes().split(|&byte| byte == b'?').next()?;
+        let path = CleanPath::new(path)?;
         return folders.iter().find_map(|(prefix, root)| {
             let rest = path.as_bytes().strip_prefix(prefix.as_bytes())?;
             within(&root.join(OsStr::from_bytes(rest)), root)
@@ -201,6 +145,7 @@ pub(crate) fn sendfile(folders: &[(String, PathBuf)], headers: &HeaderMap) -> Op
 #[cfg(test)]
 mod tests {
     use super::*;
+    use http::HeaderValue;
 
     fn site() -> (tempfile::TempDir, Files) {
         let dir = tempfile::tempdir().unwrap();
@@ -274,11 +219,15 @@ mod tests {
         let folders = [("/files/".to_owned(), files.root.join("docs"))];
         let ask = |name: &'static str, value: String| {
             let mut headers = HeaderMap::new();
-            headers.insert(name, value.parse().unwrap());
+            headers.insert(name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
             sendfile(&folders, &headers).is_some()
         };
         assert!(ask("x-accel-redirect", "/files/index.html".into()));
         assert!(ask("x-accel-redirect", "/files/%69ndex.html?x".into()));
+        std::fs::write(dir.path().join("docs/gr\u{fc}n.txt"), "").unwrap();
+        for path in ["gr\u{fc}n.txt", "gr%C3%BCn.txt"] {
+            assert!(ask("x-accel-redirect", format!("/files/{path}")), "{path}");
+        }
         assert!(ask(
             "x-sendfile",
             format!("{}/docs/index.html", files.root.display())

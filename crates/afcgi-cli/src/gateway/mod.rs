@@ -19,6 +19,7 @@ mod listen;
 mod log;
 mod metrics;
 mod path;
+mod send;
 mod serve;
 mod site;
 mod stream;

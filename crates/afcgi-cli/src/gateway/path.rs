@@ -11,8 +11,8 @@ pub(crate) struct CleanPath(Vec<u8>);
 
 impl CleanPath {
     /// Reads the path of a URI. `None`: it holds a line break, a zero byte, or a `..`, or is none.
-    pub(crate) fn new(path: &str) -> Option<Self> {
-        let decoded: Vec<u8> = percent_decode(path.as_bytes()).collect();
+    pub(crate) fn new(path: impl AsRef<[u8]>) -> Option<Self> {
+        let decoded: Vec<u8> = percent_decode(path.as_ref()).collect();
         if !decoded.starts_with(b"/")
             || decoded.iter().any(|byte| matches!(byte, b'\r' | b'\n' | 0))
         {

@@ -24,6 +24,7 @@ use super::filter;
 use super::log::{Entry, escape};
 use super::metrics::Metrics;
 use super::path::CleanPath;
+use super::send;
 use super::site::{Route, Site};
 use super::upgrade::Offer;
 
@@ -67,6 +68,7 @@ pub(crate) async fn serve(
     let (active, over) = gateway.metrics.begin(most);
     let (parts, body) = request.into_parts();
     let is_old = parts.version <= Version::HTTP_11;
+    let is_head = parts.method == Method::HEAD;
     let mut entry = Box::new(Entry::new(
         &parts,
         site.log.clone(),
@@ -106,7 +108,7 @@ pub(crate) async fn serve(
         })
     };
     entry.status = answer.response.status().as_u16();
-    entry.is_whole = is_whole(answer.response.body()) && answer.tunnel.is_none();
+    entry.is_whole = (is_head || is_whole(answer.response.body())) && answer.tunnel.is_none();
     let entry = match answer.tunnel {
         None => Some(entry),
         Some((offer, tunnel)) => {
@@ -151,7 +153,8 @@ impl Exchange<'_> {
         if length > most {
             return Err(refuse(StatusCode::PAYLOAD_TOO_LARGE));
         }
-        let offer = Offer::of(&mut parts).map_err(refuse)?;
+        let has_body = body.as_ref().is_some_and(|body| !body.is_end_stream());
+        let offer = Offer::of(&mut parts, has_body).map_err(refuse)?;
         apply(&route.rules.request_headers, &mut parts.headers);
         let scheme = if sender.secure {
             Scheme::HTTPS
@@ -186,7 +189,7 @@ impl Exchange<'_> {
                 let body = take(body, site, most)?;
                 Box::pin(application(upstream, route, parts, body, offer, entry)).await?
             }
-            (Found::File(file), None) => Box::pin(files::send(&file, &parts)).await.into(),
+            (Found::File(file), None) => Box::pin(send::file(&file, &parts)).await.into(),
             (Found::Folder, _) => folder(&parts).into(),
             (Found::Status(status), _) => return Err(refuse(status)),
             (found, _) => {

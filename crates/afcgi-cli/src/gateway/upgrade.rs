@@ -3,7 +3,7 @@
 
 use std::io;
 
-use afcgi::client::Upgraded;
+use afcgi::client::{Upgraded, asks_for_upgrade};
 use h2::ext::Protocol;
 use http::header::{CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, UPGRADE};
 use http::request::Parts;
@@ -26,7 +26,7 @@ pub(crate) enum Offer {
 
 impl Offer {
     /// What a request asks for, that is made one of HTTP/1.1 if it was not. The error is the status to refuse it with.
-    pub(crate) fn of(parts: &mut Parts) -> Result<Option<Self>, StatusCode> {
+    pub(crate) fn of(parts: &mut Parts, has_body: bool) -> Result<Option<Self>, StatusCode> {
         let on_upgrade = parts.extensions.remove::<OnUpgrade>();
         if parts.method == Method::CONNECT {
             let protocol = parts.extensions.remove::<Protocol>();
@@ -44,10 +44,13 @@ impl Offer {
                 .headers
                 .insert(CONNECTION, HeaderValue::from_static("upgrade"));
             parts.headers.insert(SEC_WEBSOCKET_KEY, KEY);
-            return Ok(Some(Self::Extended(on_tunnel)));
+            // RFC 9220 section 3.
+            return match asks_for_upgrade(parts, has_body) {
+                true => Ok(Some(Self::Extended(on_tunnel))),
+                false => Err(StatusCode::NOT_IMPLEMENTED),
+            };
         }
-        let asks = parts.headers.contains_key(UPGRADE) && parts.version == Version::HTTP_11;
-        match on_upgrade.filter(|_| asks) {
+        match on_upgrade.filter(|_| asks_for_upgrade(parts, has_body)) {
             Some(on_upgrade) => Ok(Some(Self::Upgrade(on_upgrade))),
             None => {
                 // There would be nothing to tunnel to.

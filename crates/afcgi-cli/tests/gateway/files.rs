@@ -1,12 +1,15 @@
 //! Files: ranges, types, what has not changed, and what is not to be had.
 
+use std::fs::File;
 use std::path::Path;
 
 use afcgi_interop::app::App;
 use afcgi_interop::http::{client, get};
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
-use crate::rig::Rig;
+use crate::rig::{Rig, rest};
 
 fn write(root: &Path, name: &str, content: &str) {
     let path = root.join(name);
@@ -172,4 +175,37 @@ async fn beside_an_application() {
         assert_eq!(response.status(), status, "{path}");
         assert_eq!(response.text().await.unwrap(), body, "{path}");
     }
+}
+
+/// A response is as long as it was announced, or breaks off.
+#[tokio::test]
+async fn that_are_cut_while_they_are_sent() {
+    const LENGTH: u64 = 50 << 20;
+    let dir = tempfile::tempdir().unwrap();
+    let file = File::create(dir.path().join("large.bin")).unwrap();
+    file.set_len(LENGTH).unwrap();
+    let rig = Rig::flags(&["--root", dir.path().to_str().unwrap()]).await;
+    let mut socket = TcpStream::connect(("127.0.0.1", rig.port)).await.unwrap();
+    let request = b"GET /large.bin HTTP/1.1\r\nHost: x\r\n\r\n";
+    socket.write_all(request).await.unwrap();
+    let mut first = [0; 1000];
+    socket.read_exact(&mut first).await.unwrap();
+    assert!(first.starts_with(b"HTTP/1.1 200 OK\r\n"));
+    file.set_len(1000).unwrap();
+    let rest = rest(&mut socket).await;
+    assert!((rest.len() as u64) < LENGTH - 2000, "{}", rest.len());
+    rig.logs(&["GET /large.bin", " 200 ", "incomplete"]).await;
+}
+
+/// To a HEAD nothing more is sent: that is all of it.
+#[tokio::test]
+async fn heads_are_whole() {
+    let dir = site();
+    let root = dir.path().join("www");
+    let rig = Rig::flags(&["--root", root.to_str().unwrap()]).await;
+    for path in ["/a.css", "/no"] {
+        client().head(rig.url(path)).send().await.unwrap();
+        rig.logs(&[&format!("HEAD {path} ")]).await;
+    }
+    assert!(!rig.process.log().contains("incomplete"));
 }

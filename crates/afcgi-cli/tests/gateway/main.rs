@@ -1,5 +1,7 @@
 //! `afcgi gateway` as a process: what it serves, what it refuses, and what it says of it.
 
+mod answers;
+mod beside_nginx;
 mod files;
 mod filter;
 mod http2;
@@ -15,3 +17,4 @@ mod signals;
 mod tls;
 mod trailers;
 mod unix;
+mod upgrade;

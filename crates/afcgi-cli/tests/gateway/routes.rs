@@ -11,7 +11,7 @@ use reqwest::Response;
 use crate::rig::Rig;
 
 /// Runs an application in this process; the port that it listens on.
-async fn app(router: Router) -> u16 {
+pub(crate) async fn app(router: Router) -> u16 {
     let listener = Listener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     tokio::spawn(Server::new().listen(listener).serve(afcgi::http(router)));
@@ -24,7 +24,7 @@ async fn ask(rig: &Rig, host: &str, path: &str) -> Response {
 }
 
 /// Runs an application in this process that answers every request with the same bytes; its port.
-async fn native(answer: &'static [u8]) -> u16 {
+pub(crate) async fn native(answer: &'static [u8]) -> u16 {
     let listener = Listener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     let app =

@@ -86,8 +86,9 @@ pub struct Config {
     pub head: HeadLimits,
     /// Bytes of STDERR that are logged of one request. Default: 16 KiB.
     pub stderr_bytes: usize,
-    /// How many local redirects (RFC 3875 section 6.2.2) are followed. 0: the client is redirected
-    /// instead. Default: 5.
+    /// How many local redirects (RFC 3875 section 6.2.2) are followed: responses that are nothing but a
+    /// `Location` with a path. With another field, a body or a fragment it is for the client, as a 302, and so is that of
+    /// an authorizer or a filter. 0: all of them are. Default: 5.
     pub local_redirects: u32,
     /// Whether requests may become tunnels where the application offers it (`docs/upgrade.md`).
     /// Default: yes.

@@ -94,6 +94,8 @@ impl Call {
             on_interim: self.on_interim.as_ref(),
             limits: config.head,
             head: BytesMut::new(),
+            follows: redirects,
+            redirect: None,
             answered: false,
             timer: None,
             awaited: None,
@@ -111,7 +113,7 @@ impl Call {
                 return Err(failure(&exchange.place, error, answered));
             }
         };
-        exchange.finish(answer, &self.method, redirects)
+        exchange.finish(answer, &self.method)
     }
 }
 
@@ -153,6 +155,10 @@ struct Exchange<'a> {
     /// How much there may still be of the head.
     limits: HeadLimits,
     head: BytesMut,
+    /// Whether redirects within the application are followed.
+    follows: bool,
+    /// The head of what is one, if no body follows.
+    redirect: Option<Box<Answer>>,
     /// Whether anything has come on STDOUT.
     answered: bool,
     uploaded: bool,
@@ -178,11 +184,16 @@ impl Exchange<'_> {
                 }
             }
             if let Some(end) = ended? {
-                let refused = end.protocol_status != ProtocolStatus::RequestComplete;
-                return Poll::Ready(Err(match refused {
-                    true => Error::Refused(end.protocol_status),
-                    false => Error::NoHead,
-                }));
+                return Poll::Ready(if end.protocol_status != ProtocolStatus::RequestComplete {
+                    Err(Error::Refused(end.protocol_status))
+                } else if let Some(answer) = self.redirect.take() {
+                    match end.app_status {
+                        0 => Ok(*answer),
+                        status => Err(Error::AppStatus(status)),
+                    }
+                } else {
+                    Err(Error::NoHead)
+                });
             }
             if self.place.shared.wait_to_read(cx, self.place.handle) {
                 return self.poll_timer(cx).map(Err);
@@ -223,8 +234,15 @@ impl Exchange<'_> {
         sent
     }
 
-    /// Takes content of STDOUT, up to the end of the head.
+    /// Takes content of STDOUT, up to the end of the head; where that may be a redirect within the application, up to what
+    /// tells whether it is.
     fn receive(&mut self, content: Bytes) -> Result<Option<Answer>, Error> {
+        if let Some(mut answer) = self.redirect.take() {
+            // With a body it is a response like any other.
+            self.head.extend_from_slice(&content);
+            answer.redirect = None;
+            return Ok(Some(*answer));
+        }
         // A head ends with a line: what holds no line end does not complete it.
         let look = content.contains(&b'\n') || content.len() >= self.limits.bytes;
         self.head.extend_from_slice(&content);
@@ -238,11 +256,22 @@ impl Exchange<'_> {
             };
             let length = head.length;
             let fields = head.fields.len();
-            let answer = answer::from_head(&head, &self.head).map_err(Error::Head)?;
+            let mut answer = answer::from_head(&head, &self.head).map_err(Error::Head)?;
             self.head.advance(length);
             let interim = answer.status.is_informational()
                 && answer.status != StatusCode::SWITCHING_PROTOCOLS;
             if !interim {
+                if !self.follows || !self.head.is_empty() {
+                    answer.redirect = None;
+                }
+                if answer.redirect.is_some() {
+                    if self.tunnel {
+                        // Declined: the application may wait for the end of STDIN before it ends itself.
+                        self.place.shared.end(self.place.handle, Output::Stdin);
+                    }
+                    self.redirect = Some(Box::new(answer));
+                    return Ok(None);
+                }
                 return Ok(Some(answer));
             }
             self.limits.bytes = self.limits.bytes.saturating_sub(length);
@@ -296,7 +325,7 @@ impl Exchange<'_> {
     }
 
     /// Makes the response of what the head says.
-    fn finish(self, answer: Answer, method: &Method, redirects: bool) -> Result<Outcome, Failure> {
+    fn finish(self, answer: Answer, method: &Method) -> Result<Outcome, Failure> {
         let Self {
             mut place,
             streams,
@@ -306,9 +335,7 @@ impl Exchange<'_> {
             tunnel,
             ..
         } = self;
-        if let Some(uri) = answer.redirect
-            && redirects
-        {
+        if let Some(uri) = answer.redirect {
             place.gently = true;
             return Ok(Outcome::Redirect(uri));
         }
@@ -316,6 +343,9 @@ impl Exchange<'_> {
         let mut response = Response::new(ResponseBody::default());
         *response.status_mut() = answer.status;
         *response.headers_mut() = answer.headers;
+        if let Some(reason) = answer.reason {
+            response.extensions_mut().insert(reason);
+        }
         if answer.status == StatusCode::SWITCHING_PROTOCOLS {
             if !tunnel {
                 return Err(failure(&place, Error::Unasked101, true));

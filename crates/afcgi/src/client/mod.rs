@@ -62,6 +62,7 @@ use std::task::{Context, Poll};
 
 use http::{Request, Response};
 
+pub use crate::http::hop::asks_for_upgrade;
 pub use crate::http::mapping::{Mapping, MappingError, Script};
 pub use crate::http::params::{ExtraParams, LocalAddr};
 pub use body::ResponseBody;
@@ -144,6 +145,9 @@ impl Client {
     /// When this future, or the body of the response, is dropped, the request is given up: the
     /// application is sent ABORT_REQUEST, or the end of the connection where that carries one request.
     /// The body of the request is sent as it comes, also after the response has begun.
+    ///
+    /// Where the application gives another reason phrase than is usual, or its status has no usual one, a
+    /// `hyper::ext::ReasonPhrase` is among the extensions of the response, for hyper to write.
     pub fn request<B>(
         &self,
         request: Request<B>,

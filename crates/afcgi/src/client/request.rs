@@ -5,7 +5,9 @@ use std::future::Future;
 use std::sync::Arc;
 
 use afcgi_proto::{ProtocolStatus, Role};
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use http::header::{
+    CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_LENGTH, CONTENT_LOCATION, CONTENT_TYPE,
+};
 use http::request::Parts;
 use http::{Method, Request, Response};
 use http_body::Body;
@@ -88,7 +90,8 @@ async fn follow(
     }
     let most = balance.config.local_redirects;
     let mut call = make(&balance.config, &parts, role, length, upload)?;
-    let follows = most > 0 && !call.streams.is_filtered();
+    // That of an authorizer refuses: what it leads to might allow.
+    let follows = most > 0 && !call.streams.is_filtered() && role != Role::Authorizer;
     let mut redirects = 0;
     loop {
         match attempts(balance, &mut call, follows).await? {
@@ -111,8 +114,16 @@ fn redirect(parts: &mut Parts, uri: http::Uri) {
     if parts.method != Method::HEAD {
         parts.method = Method::GET;
     }
-    parts.headers.remove(CONTENT_LENGTH);
-    parts.headers.remove(CONTENT_TYPE);
+    // What tells of a body that there is none of (RFC 9110 section 15.4).
+    for name in [
+        CONTENT_ENCODING,
+        CONTENT_LANGUAGE,
+        CONTENT_LENGTH,
+        CONTENT_LOCATION,
+        CONTENT_TYPE,
+    ] {
+        parts.headers.remove(name);
+    }
     parts.extensions.remove::<super::Script>();
 }
 

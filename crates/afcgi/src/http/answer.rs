@@ -1,17 +1,21 @@
 //! A CGI response head to an [`http::Response`] (R-58, RFC 3875 section 6).
 
 use afcgi_proto::cgi::{Head, HeadError};
-use http::header::{CONTENT_LENGTH, LOCATION, UPGRADE};
+use http::header::{CONTENT_LENGTH, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
+use hyper::ext::ReasonPhrase;
 
 /// What a response head says.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,
+    /// What stands behind the status by HTTP/1.1, where that is not what always does.
+    pub(crate) reason: Option<ReasonPhrase>,
     pub(crate) headers: HeaderMap,
     /// Bytes of the body, if announced.
     pub(crate) length: Option<u64>,
-    /// The path to which the request is redirected within the application (RFC 3875 section 6.2.2).
+    /// The path to which the request is redirected within the application (RFC 3875 section 6.2.2), provided that
+    /// no body follows.
     pub(crate) redirect: Option<Uri>,
 }
 
@@ -37,21 +41,38 @@ pub(crate) fn from_head(head: &Head<'_>, stdout: &[u8]) -> Result<Answer, HeadEr
         }
         headers.append(name, value);
     }
-    let redirect = (head.status == 302 && !has_status(stdout, head.length))
-        .then(|| headers.get(LOCATION))
-        .flatten()
-        .filter(|location| {
-            let location = location.as_bytes();
-            // `//host/` is another host.
-            location.starts_with(b"/") && !location.starts_with(b"//")
-        })
-        .and_then(|location| Uri::try_from(location.as_bytes()).ok());
+    let redirect = local(head, stdout);
     Ok(Answer {
         status,
+        reason: reason(status, head.reason),
         headers,
         length,
         redirect,
     })
+}
+
+/// The path of a head that is nothing but a `Location` with one. With any field beside it, such as a cookie, the head is for
+/// the client, who would not get that otherwise; and nobody but the client knows what to do with a fragment.
+fn local(head: &Head<'_>, stdout: &[u8]) -> Option<Uri> {
+    let &[(name, location)] = head.fields.as_slice() else {
+        return None;
+    };
+    // `//host/` is another host.
+    let is_local = name.eq_ignore_ascii_case(b"location")
+        && location.starts_with(b"/")
+        && !location.starts_with(b"//")
+        && !location.contains(&b'#')
+        && !has_status(stdout, head.length);
+    is_local.then(|| Uri::try_from(location).ok()).flatten()
+}
+
+/// The reason phrase of a response, if HTTP/1.1 has another one for its status, or none.
+fn reason(status: StatusCode, reason: &[u8]) -> Option<ReasonPhrase> {
+    match status.canonical_reason() {
+        Some(canonical) if reason.is_empty() || reason == canonical.as_bytes() => None,
+        // It may be empty, as RFC 9112 section 4 has it.
+        _ => ReasonPhrase::try_from(reason).ok(),
+    }
 }
 
 /// Whether the head says which status it has.
@@ -81,6 +102,7 @@ pub(crate) fn is_bodiless(method: &Method, status: StatusCode) -> bool {
 mod tests {
     use super::*;
     use afcgi_proto::cgi::HeadLimits;
+    use http::header::LOCATION;
 
     fn answer(stdout: &str) -> Result<Answer, HeadError> {
         let head = Head::parse(stdout.as_bytes(), HeadLimits::default())?.unwrap();
@@ -117,6 +139,22 @@ mod tests {
     }
 
     #[test]
+    fn reasons_are_kept_where_they_are_not_the_usual_ones() {
+        for (status, expected) in [
+            ("404", None),
+            ("404 Not Found", None),
+            ("404 Gone Fishing", Some("Gone Fishing")),
+            ("599", Some("")),
+            ("599 Mine", Some("Mine")),
+        ] {
+            let reason = answer(&format!("Status: {status}\n\n")).unwrap().reason;
+            let expected = expected.map(str::as_bytes);
+            assert_eq!(reason.as_ref().map(ReasonPhrase::as_bytes), expected);
+        }
+        assert_eq!(answer("A: b\n\n").unwrap().reason, None);
+    }
+
+    #[test]
     fn local_redirects_are_told_from_others() {
         for (stdout, status, local) in [
             ("Location: /x?y\n\n", 302, Some("/x?y")),
@@ -124,6 +162,12 @@ mod tests {
             ("Location: //example.org/\n\n", 302, None),
             ("Status: 302 Found\nLocation: /x\n\n", 302, None),
             ("Status: 303\nLocation: /x\n\n", 303, None),
+            ("location: /x\n\n", 302, Some("/x")),
+            ("Location: /x#top\n\n", 302, None),
+            ("Location: /x\nSet-Cookie: a=1\n\n", 302, None),
+            ("Location: /x\nContent-Type: text/html\n\n", 302, None),
+            ("Location: /x\nConnection: close\n\n", 302, None),
+            ("Location: /x\nLocation: /y\n\n", 302, None),
         ] {
             let answer = answer(stdout).unwrap();
             assert_eq!(answer.status, status);

@@ -3,6 +3,7 @@
 
 pub(crate) mod answer;
 mod body;
+pub(crate) mod hop;
 pub(crate) mod mapping;
 pub(crate) mod params;
 mod request;
@@ -37,6 +38,8 @@ pub struct Http<S>(S);
 /// `WebSocketUpgrade` works. When the service answers 101, what that resolves to reads STDIN and
 /// writes STDOUT, and the request lasts until it is dropped. When the request is given up, reads and
 /// writes fail.
+///
+/// A `hyper::ext::ReasonPhrase` among the extensions of a response is what stands behind its status.
 ///
 /// A service that fails, or whose response body fails before any of it was sent, is answered for
 /// with status 500. A body that fails later ends the request with application status 1, which says

@@ -10,12 +10,13 @@ use std::net::SocketAddr;
 use afcgi_proto::Role;
 use afcgi_proto::params::encode_pair;
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, HOST, UPGRADE};
+use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, HOST};
 use http::request::Parts;
 use http::uri::Scheme;
 use http::{HeaderMap, HeaderName, Method, Version};
 
 use super::RemoteAddr;
+use super::hop::upgrade;
 use super::mapping::{Mapping, MappingError, Script};
 
 /// The address that the client connected to: SERVER_ADDR and SERVER_PORT. Among the extensions of a
@@ -107,8 +108,10 @@ pub(crate) fn encode(parts: &Parts, about: About<'_>) -> Result<Encoded, Mapping
         return Err(MappingError::TooLong);
     }
     let plain = list.out.len();
-    if let Some(protocol) = upgrade(parts, about) {
-        list.push(b"HTTP_UPGRADE", protocol);
+    if about.role == Role::Responder
+        && let Some(protocol) = upgrade(parts, about.body)
+    {
+        list.push(b"HTTP_UPGRADE", &protocol);
         list.push(b"HTTP_CONNECTION", b"upgrade");
     }
     Ok(Encoded {
@@ -329,16 +332,6 @@ pub(crate) fn has_token(headers: &HeaderMap, field: HeaderName, token: &str) -> 
     values
         .flat_map(|value| value.as_bytes().split(|&byte| byte == b','))
         .any(|word| word.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
-}
-
-/// What the request asks to be upgraded to, if it does and may (`docs/upgrade.md`).
-fn upgrade<'a>(parts: &'a Parts, about: About<'_>) -> Option<&'a [u8]> {
-    let protocol = parts.headers.get(UPGRADE)?;
-    let asks = about.role == Role::Responder
-        && !about.body
-        && parts.version == Version::HTTP_11
-        && has_token(&parts.headers, CONNECTION, "upgrade");
-    asks.then_some(protocol.as_bytes())
 }
 
 fn protocol(version: Version) -> &'static [u8] {

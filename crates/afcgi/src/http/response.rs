@@ -8,6 +8,7 @@ use bytes::{Buf, BytesMut};
 use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderName, Response, StatusCode};
 use http_body_util::BodyExt;
+use hyper::ext::ReasonPhrase;
 
 use crate::server::{AppStatus, OutputStream};
 
@@ -113,9 +114,11 @@ async fn now_or_never<F: Future + Unpin>(mut future: F) -> Option<F::Output> {
 fn head(out: &mut BytesMut, parts: &http::response::Parts, length: Option<u64>) {
     out.extend_from_slice(b"Status: ");
     out.extend_from_slice(parts.status.as_str().as_bytes());
-    if let Some(reason) = parts.status.canonical_reason() {
+    let own = parts.extensions.get().map(ReasonPhrase::as_bytes);
+    let reason = own.or_else(|| parts.status.canonical_reason().map(str::as_bytes));
+    if let Some(reason) = reason {
         out.extend_from_slice(b" ");
-        out.extend_from_slice(reason.as_bytes());
+        out.extend_from_slice(reason);
     }
     out.extend_from_slice(b"\r\n");
     // A response that cannot have a body has no length either (RFC 9110 section 8.6).

@@ -1,6 +1,7 @@
 //! Which requests may become a tunnel (`docs/upgrade.md`).
 
 use afcgi_proto::Params;
+use afcgi_proto::upgrade::Head;
 
 /// Whether a server lets requests become tunnels, as WebSocket does (`docs/upgrade.md`).
 ///
@@ -22,34 +23,39 @@ pub enum Upgrades {
 }
 
 impl Upgrades {
-    /// Whether the parameters are those of a request that may be upgraded: one of HTTP/1.1 or later
-    /// that asks for it and has no body.
+    /// Whether the parameters are those of a request that may be upgraded: one that the web server marks, or need not, and
+    /// that asks for it.
     pub(super) fn offered(self, params: &Params) -> bool {
         let mut offered = self == Self::ByHeader;
-        let (mut upgrade, mut connection) = (false, false);
+        let mut method = &b""[..];
+        let (mut is_http_11, mut has_body) = (true, false);
         for (name, value) in params {
             match name {
                 b"FCGI_UPGRADE" => offered |= value == b"1",
-                // Some HTTP clients ask for h2c with every request: that is the web server's affair.
-                b"HTTP_UPGRADE" => {
-                    upgrade = !value.is_empty() && !value.eq_ignore_ascii_case(b"h2c");
-                }
-                b"HTTP_CONNECTION" => connection |= has_token(value, b"upgrade"),
-                b"CONTENT_LENGTH" if value.iter().any(|&digit| digit != b'0') => return false,
-                b"HTTP_TRANSFER_ENCODING" => return false,
-                // RFC 9110 section 7.8.
-                b"SERVER_PROTOCOL" if value == b"HTTP/1.0" => return false,
+                b"REQUEST_METHOD" => method = value,
+                b"CONTENT_LENGTH" => has_body |= value.iter().any(|&digit| digit != b'0'),
+                b"HTTP_TRANSFER_ENCODING" => has_body = true,
+                b"SERVER_PROTOCOL" => is_http_11 = value == b"HTTP/1.1",
                 _ => {}
             }
         }
-        self != Self::Never && offered && upgrade && connection
+        self != Self::Never
+            && offered
+            && Head {
+                method,
+                is_http_11,
+                has_body,
+                connection: values(params, b"HTTP_CONNECTION"),
+                upgrade: values(params, b"HTTP_UPGRADE"),
+            }
+            .asks()
     }
 }
 
-/// Whether a comma-separated list holds a word, in whatever case.
-fn has_token(list: &[u8], token: &[u8]) -> bool {
-    list.split(|&byte| byte == b',')
-        .any(|entry| entry.trim_ascii().eq_ignore_ascii_case(token))
+fn values<'a>(params: &'a Params, name: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
+    params
+        .iter()
+        .filter_map(move |pair| (pair.0 == name).then_some(pair.1))
 }
 
 #[cfg(test)]
@@ -57,7 +63,8 @@ mod tests {
     use super::*;
     use afcgi_proto::params::encode_pair;
 
-    const ASKS: [(&str, &str); 2] = [
+    const ASKS: [(&str, &str); 3] = [
+        ("REQUEST_METHOD", "GET"),
         ("HTTP_UPGRADE", "websocket"),
         ("HTTP_CONNECTION", "keep-alive, Upgrade"),
     ];
@@ -97,7 +104,8 @@ mod tests {
             ("HTTP_TRANSFER_ENCODING", "chunked", false),
             ("SERVER_PROTOCOL", "HTTP/1.1", true),
             ("SERVER_PROTOCOL", "HTTP/1.0", false),
-            ("HTTP_UPGRADE", "", false),
+            ("SERVER_PROTOCOL", "HTTP/2.0", false),
+            ("REQUEST_METHOD", "POST", false),
             ("HTTP_UPGRADE", "h2c", false),
         ] {
             let pairs = [&ASKS[..], &[("FCGI_UPGRADE", "1"), (name, value)]].concat();
@@ -108,9 +116,12 @@ mod tests {
             );
         }
         for lacking in ASKS {
-            let pairs = [("FCGI_UPGRADE", "1"), lacking];
-            assert!(!offered(Upgrades::default(), &pairs), "only {lacking:?}");
+            let mut pairs = [&ASKS[..], &[("FCGI_UPGRADE", "1")]].concat();
+            pairs.retain(|pair| *pair != lacking);
+            assert!(!offered(Upgrades::default(), &pairs), "without {lacking:?}");
+            let emptied = (lacking.0, "");
+            let pairs = [&pairs[..], &[emptied]].concat();
+            assert!(!offered(Upgrades::default(), &pairs), "{emptied:?}");
         }
-        assert!(!has_token(b"upgrades, no-upgrade", b"upgrade"));
     }
 }

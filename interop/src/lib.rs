@@ -31,8 +31,3 @@ pub mod raw;
 pub mod suite;
 pub mod wait;
 pub mod websocket;
-
-// The Rust of the README is compiled with the documentation tests.
-#[cfg(doctest)]
-#[doc = include_str!("../../README.md")]
-struct Readme;

@@ -133,10 +133,31 @@ async fn records_of_the_wrong_side() {
 }
 
 #[tokio::test]
-async fn r40_a_management_record_of_64_kib() {
+async fn r40_questions_of_64_kib_have_one_short_answer() {
     let mut app = App::afcgitest(&[]).await;
-    let bytes = record(kind::GET_VALUES, 0, &[0; 65_535]);
-    is_closed_with(&mut app, &bytes, &["WARN", "management record", "65535"]).await;
+    let port = app.port();
+    let name = pair("FCGI_MPXS_CONNS", "");
+    let others: Vec<u8> = (0..3000)
+        .flat_map(|n| pair(&format!("NAME_{n}"), ""))
+        .collect();
+    others_are_served(&mut app, async {
+        let mut socket = raw::connect(port).await;
+        for (question, expected) in [
+            (vec![0; 65_535], vec![]),
+            (name.repeat(3000), pair("FCGI_MPXS_CONNS", "1")),
+            ([others, name].concat(), pair("FCGI_MPXS_CONNS", "1")),
+        ] {
+            let bytes = record(kind::GET_VALUES, 0, &question);
+            socket.write_all(&bytes).await.expect("a question");
+            let answer = raw::read(&mut socket).await.expect("an answer");
+            assert_eq!(answer.kind, kind::GET_VALUES_RESULT);
+            assert_eq!(answer.content, expected);
+        }
+        let bytes = request(1, "/", "");
+        socket.write_all(&bytes).await.expect("a request");
+        while raw::read(&mut socket).await.expect("an answer").kind != kind::END_REQUEST {}
+    })
+    .await;
 }
 
 /// One connection: request 1 has bad PARAMS, request 2 is good and is answered.

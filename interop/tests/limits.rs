@@ -73,12 +73,22 @@ async fn more_connections_than_allowed() {
         .await
         .expect("a request");
     next_event(&mut first).await;
+    // None of them is idle, so none makes room.
     let mut sockets = Vec::new();
-    for _ in 0..200 {
+    for _ in 1..20 {
+        let mut socket = raw::connect(port).await;
+        socket
+            .write_all(&request(1, "/events", "n=2&ms=3600000"))
+            .await
+            .expect("a request");
+        next_event(&mut socket).await;
+        sockets.push(socket);
+    }
+    for _ in 0..180 {
         sockets.push(raw::connect(port).await);
     }
     let mut closed = 0;
-    for socket in &mut sockets[20..] {
+    for socket in &mut sockets[19..] {
         let end = tokio::time::timeout(SOON, socket.read_u8())
             .await
             .expect("a connection too many is closed");

@@ -184,7 +184,11 @@ impl Real {
         {
             self.live += 1;
         }
-        self.idle_until = None;
+        if self.idle_until.take().is_some()
+            && let Some(sock) = &self.sock
+        {
+            sock.set_reusable(false);
+        }
         self.left = self.left.saturating_sub(1);
         if self.left == 0 {
             self.connection.retire();
@@ -199,6 +203,14 @@ impl Real {
             self.live -= 1;
         }
         self.mark_idle();
+    }
+
+    /// It has no request, and is kept so long, unless nginx needs room for another connection.
+    pub(crate) fn keep_until(&mut self, until: Instant) {
+        self.idle_until = Some(until);
+        if let Some(sock) = &self.sock {
+            sock.set_reusable(true);
+        }
     }
 
     /// Takes a request away of which nothing else is left, and says whether it was here.

@@ -61,6 +61,11 @@ pub(crate) fn with<T>(body: impl FnOnce(&mut Worker) -> T) -> Option<T> {
     })
 }
 
+/// Whether a callback is inside.
+pub(crate) fn is_busy() -> bool {
+    WORKER.with(|cell| cell.try_borrow_mut().is_err())
+}
+
 /// Closes everything: the worker process ends.
 pub(crate) fn end() {
     WORKER.with(|cell| {

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use afcgi::{Config, Upgrades};
-use afcgi_servers::{Listen, exit, init_log};
+use afcgi_servers::Listen;
 use clap::Parser;
 
 /// An asynchronous FastCGI server to test web servers with.
@@ -18,7 +18,7 @@ use clap::Parser;
 /// writes to the error log; /events?n=N&ms=M is an event stream; /stats tells the counters as JSON;
 /// /websocket gives messages back; everything else answers «Hello world» after --delay.
 #[derive(Debug, Parser)]
-#[command(version, verbatim_doc_comment)]
+#[command(name = "afcgitest", version, verbatim_doc_comment)]
 struct Arguments {
     #[command(flatten)]
     listen: Listen,
@@ -40,6 +40,10 @@ struct Arguments {
     /// Bytes of a request body that are held until they are read
     #[arg(long, value_name = "BYTES", default_value_t = Config::default().connection.stdin_buffer)]
     stdin_buffer: usize,
+    /// Bytes of request bodies that a connection without flow control holds beyond that, before they
+    /// hold up the requests behind them
+    #[arg(long, value_name = "BYTES", default_value_t = Config::default().connection.overflow)]
+    overflow: usize,
     /// How long the parameters of a request may take to come
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = humantime::parse_duration)]
     params_timeout: Duration,
@@ -55,18 +59,17 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    init_log();
-    exit("afcgitest", run(&arguments))
+    afcgi_servers::main(run)
 }
 
-fn run(arguments: &Arguments) -> std::io::Result<()> {
+fn run(arguments: Arguments) -> std::io::Result<()> {
     let mut config = Config::default();
     config.max_requests = arguments.max_requests;
     config.max_connections = arguments.max_connections;
     config.drain_timeout = arguments.drain_timeout;
     config.connection.requests = arguments.max_connection_requests;
     config.connection.stdin_buffer = arguments.stdin_buffer;
+    config.connection.overflow = arguments.overflow;
     config.connection.params_timeout = arguments.params_timeout;
     config.connection.idle_timeout = arguments.idle_timeout;
     if arguments.upgrade_by_header {

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use afcgi_servers::{Listen, exit, init_log};
+use afcgi_servers::Listen;
 use axum::Router;
 use axum::http::header::WWW_AUTHENTICATE;
 use axum::http::{HeaderMap, StatusCode};
@@ -23,7 +23,7 @@ use sha2::{Digest, Sha256};
 
 /// Lets known users pass, by their name and password (HTTP Basic authentication).
 #[derive(Debug, Parser)]
-#[command(version)]
+#[command(name = "authorizer", version)]
 struct Arguments {
     #[command(flatten)]
     listen: Listen,
@@ -101,14 +101,12 @@ fn authorize(users: &[User], headers: &HeaderMap) -> Response {
     .into_response()
 }
 
-fn run(arguments: &Arguments) -> io::Result<()> {
-    let users: Arc<[User]> = read(arguments)?.into();
+fn run(arguments: Arguments) -> io::Result<()> {
+    let users: Arc<[User]> = read(&arguments)?.into();
     let app = Router::new().fallback(async move |headers: HeaderMap| authorize(&users, &headers));
     arguments.listen.server()?.run(None, afcgi::http(app))
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    init_log();
-    exit("authorizer", run(&arguments))
+    afcgi_servers::main(run)
 }

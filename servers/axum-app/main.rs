@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use afcgi_servers::{Listen, exit, init_log};
+use afcgi_servers::Listen;
 use axum::body::Body;
 use axum::extract::{Form, Json, Path, State};
 use axum::http::StatusCode;
@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 
 /// An axum application over FastCGI, to be tried at `/`.
 #[derive(Debug, Parser)]
-#[command(version)]
+#[command(name = "axum-app", version)]
 struct Arguments {
     #[command(flatten)]
     listen: Listen,
@@ -124,8 +124,7 @@ async fn countdown(Path(from): Path<u8>) -> impl IntoResponse {
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    init_log();
-    let run = || arguments.listen.server()?.run(None, afcgi::http(app()));
-    exit("axum-app", run())
+    afcgi_servers::main(|arguments: Arguments| {
+        arguments.listen.server()?.run(None, afcgi::http(app()))
+    })
 }

@@ -12,7 +12,7 @@ use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
 use afcgi::{Stats, Stopping};
-use afcgi_servers::{Listen, exit, init_log};
+use afcgi_servers::Listen;
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request};
 use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY};
@@ -26,7 +26,7 @@ use tokio_stream::wrappers::IntervalStream;
 
 /// A clock as an event stream, and a chat by long polls, with a page to look at.
 #[derive(Debug, Parser)]
-#[command(version)]
+#[command(name = "events", version)]
 struct Arguments {
     #[command(flatten)]
     listen: Listen,
@@ -89,7 +89,7 @@ fn page() -> Response {
     (headers, Html(PAGE)).into_response()
 }
 
-fn run(arguments: &Arguments) -> std::io::Result<()> {
+fn run(arguments: Arguments) -> std::io::Result<()> {
     let server = arguments.listen.server()?;
     let site = Site {
         chat: Chat::default(),
@@ -103,7 +103,5 @@ fn run(arguments: &Arguments) -> std::io::Result<()> {
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    init_log();
-    exit("events", run(&arguments))
+    afcgi_servers::main(run)
 }

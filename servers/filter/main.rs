@@ -8,12 +8,12 @@ use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
 use afcgi::{Request, Role};
-use afcgi_servers::{Listen, exit, init_log};
+use afcgi_servers::Listen;
 use clap::Parser;
 
 /// A FastCGI filter: gives files back in upper case.
 #[derive(Debug, Parser)]
-#[command(version)]
+#[command(name = "filter", version)]
 struct Arguments {
     #[command(flatten)]
     listen: Listen,
@@ -73,8 +73,7 @@ async fn filter(request: Request) -> io::Result<()> {
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    init_log();
-    let run = || arguments.listen.server()?.run(None, afcgi::native(filter));
-    exit("filter", run())
+    afcgi_servers::main(|arguments: Arguments| {
+        arguments.listen.server()?.run(None, afcgi::native(filter))
+    })
 }

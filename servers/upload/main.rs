@@ -10,7 +10,7 @@ use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use afcgi_servers::{Listen, exit, init_log};
+use afcgi_servers::Listen;
 use axum::Router;
 use axum::body::{Body, HttpBody};
 use axum::extract::DefaultBodyLimit;
@@ -27,7 +27,7 @@ use tokio::io::AsyncWriteExt;
 
 /// Takes uploads of any size, and tells their size and SHA-256.
 #[derive(Debug, Parser)]
-#[command(version)]
+#[command(name = "upload", version)]
 struct Arguments {
     #[command(flatten)]
     listen: Listen,
@@ -111,7 +111,5 @@ fn run(arguments: Arguments) -> io::Result<()> {
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    init_log();
-    exit("upload", run(arguments))
+    afcgi_servers::main(run)
 }

@@ -10,7 +10,7 @@ mod line;
 use std::process::ExitCode;
 
 use afcgi::{Config, Stopping, Upgrades};
-use afcgi_servers::{Listen, exit, init_log};
+use afcgi_servers::Listen;
 use axum::Router;
 use axum::extract::ws::{WebSocket, WebSocketUpgrade};
 use axum::extract::{FromRequestParts, Request};
@@ -23,7 +23,7 @@ use line::Line;
 
 /// A WebSocket echo, and a whiteboard that browsers share.
 #[derive(Debug, Parser)]
-#[command(version)]
+#[command(name = "websocket", version)]
 struct Arguments {
     #[command(flatten)]
     listen: Listen,
@@ -124,7 +124,7 @@ fn page() -> Response {
     (headers, Html(PAGE)).into_response()
 }
 
-fn run(arguments: &Arguments) -> std::io::Result<()> {
+fn run(arguments: Arguments) -> std::io::Result<()> {
     let mut config = Config::default();
     if arguments.upgrade_by_header {
         config.upgrades = Upgrades::ByHeader;
@@ -140,9 +140,7 @@ fn run(arguments: &Arguments) -> std::io::Result<()> {
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    init_log();
-    exit("websocket", run(&arguments))
+    afcgi_servers::main(run)
 }
 
 #[cfg(test)]

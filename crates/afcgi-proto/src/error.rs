@@ -26,11 +26,6 @@ pub enum ConnectionError {
     IdInUse(RequestId),
     /// The peer closed the connection inside a record.
     Truncated,
-    /// A management record is longer than the configured limit.
-    ManagementTooLong {
-        /// Its content length.
-        found: usize,
-    },
     /// A record that only the other side of a connection may send.
     WrongSide(RecordType),
 }
@@ -50,9 +45,6 @@ impl fmt::Display for ConnectionError {
             }
             Self::IdInUse(id) => write!(f, "BEGIN_REQUEST for request {id}, which is active"),
             Self::Truncated => f.write_str("the connection was closed inside a record"),
-            Self::ManagementTooLong { found } => {
-                write!(f, "management record of {found} bytes is over the limit")
-            }
             Self::WrongSide(record_type) => {
                 write!(
                     f,

@@ -31,8 +31,3 @@ pub use self::server::{
     App, AppStatus, Config, InputStream, Listener, OutputStream, Over, ReadError, Request, Server,
     Stats, Stopping, UnixOptions, Upgrades, native, serve,
 };
-
-/// The examples of `docs/rust.md`.
-#[cfg(doctest)]
-#[doc = include_str!("../../../docs/rust.md")]
-struct Book;

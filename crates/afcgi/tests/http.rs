@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use afcgi::{Body, Config, Over, Params, RemoteAddr, http};
 use afcgi_proto::Role;
+use afcgi_proto::params::encode_pair;
 use afcgi_proto::web::Output;
 use axum::body::Bytes;
 use axum::extract::Request;
@@ -114,11 +115,76 @@ async fn without_request_uri_the_path_is_encoded_again() {
 }
 
 #[tokio::test]
+async fn what_no_uri_may_hold_is_encoded() {
+    let server = serve_router(Router::new().fallback(any(|request: Request| async move {
+        request.uri().to_string()
+    })));
+    for (name, value, expected) in [
+        (
+            "REQUEST_URI",
+            "/\"<a>`?\"<b>`",
+            "/%22%3Ca%3E%60?%22%3Cb%3E%60",
+        ),
+        ("REQUEST_URI", "/a b?c d", "/a%20b?c%20d"),
+        ("REQUEST_URI", "/süß?ö=€", "/s%C3%BC%C3%9F?%C3%B6=%E2%82%AC"),
+        // What is encoded stays as it is, and so does what only looks like it.
+        ("REQUEST_URI", "/%22%zz%?%", "/%22%zz%?%"),
+        (
+            "REQUEST_URI",
+            "/[a]{b}|^\\?[a]{b}|^\\",
+            "/[a]{b}|^\\?[a]{b}|^\\",
+        ),
+        ("QUERY_STRING", "\"ö\"", "/?%22%C3%B6%22"),
+    ] {
+        let answer = ask(&server, &[(name, value)], b"").await;
+        let (_, uri) = answer.split_once("\r\n\r\n").unwrap();
+        assert_eq!(uri, expected);
+    }
+}
+
+#[tokio::test]
+async fn a_uri_that_is_too_long_is_answered_414() {
+    let server = serve_router(Router::new());
+    let long = format!("/{}", "ü".repeat(11_000));
+    let answer = ask(&server, &[("REQUEST_URI", &long)], b"").await;
+    assert!(answer.starts_with("Status: 414 "), "{answer}");
+}
+
+#[tokio::test]
+async fn more_fields_than_http_has_room_for_are_answered_431() {
+    let mut config = Config::default();
+    config.connection.params_bytes = 1 << 20;
+    config.connection.params_pairs = 100_000;
+    let server = serve(config, http(Router::new()));
+    let mut client = server.client().await;
+    let names: Vec<String> = (0..40_000).map(|n| format!("HTTP_X{n}")).collect();
+    for pairs in [&names[..], &vec!["HTTP_A".to_owned(); 40_000]] {
+        let handle = client.connection.open().unwrap();
+        client.connection.begin(handle, Role::Responder).unwrap();
+        for some in pairs.chunks(1000) {
+            let mut encoded = Vec::new();
+            for name in some {
+                encode_pair(&mut encoded, name.as_bytes(), b"");
+            }
+            client.put(handle, Output::Params, &encoded);
+            client.flush().await;
+        }
+        client.connection.end(handle, Output::Params).unwrap();
+        client.connection.end(handle, Output::Stdin).unwrap();
+        let answer = client.answer(handle).await;
+        assert!(answer.text().starts_with("Status: 431 "), "{answer:?}");
+    }
+}
+
+#[tokio::test]
 async fn bad_parameters_are_answered_400() {
     let server = serve_router(Router::new());
     for (name, value, text) in [
         ("REQUEST_METHOD", "GET IT", "REQUEST_METHOD is no method"),
-        ("REQUEST_URI", "/a b", "REQUEST_URI is no URI"),
+        ("REQUEST_URI", "/a\nb", "REQUEST_URI is no URI"),
+        ("REQUEST_URI", "/a\0", "REQUEST_URI is no URI"),
+        ("REQUEST_URI", "a b/c", "REQUEST_URI is no URI"),
+        ("QUERY_STRING", "a\rb", "REQUEST_URI is no URI"),
         ("CONTENT_LENGTH", "ten", "CONTENT_LENGTH is no number"),
         ("CONTENT_LENGTH", "-1", "CONTENT_LENGTH is no number"),
     ] {

@@ -43,11 +43,14 @@ async fn connections_are_limited() {
         config.max_connections = 2;
         config
     };
-    let (_gate, app) = gated();
+    let (gate, app) = gated();
     let server = serve(config, native(app));
-    let first = server.client().await;
-    let _second = server.client().await;
-    eventually("both are in", || server.stats.snapshot().connections == 2).await;
+    let (mut first, mut second) = (server.client().await, server.client().await);
+    for client in [&mut first, &mut second] {
+        client.get("/");
+        client.flush().await;
+    }
+    eventually("both are busy", || server.stats.snapshot().active == 2).await;
     let mut third = server.client().await;
     assert_eq!(third.until_closed().await, b"");
     assert_eq!(server.stats.snapshot().turned_away, 1);
@@ -57,6 +60,7 @@ async fn connections_are_limited() {
     fourth.connection.probe();
     fourth.flush().await;
     assert!(fourth.fill().await);
+    drop(gate);
 }
 
 #[tokio::test]
@@ -144,6 +148,63 @@ async fn r22_parameters_are_limited() {
     assert!(String::from_utf8_lossy(&answer.stderr).contains("in time"));
     let good = client.get("/");
     assert_eq!(client.answer(good).await.body(), b"done");
+}
+
+#[tokio::test]
+async fn a_body_that_waits_does_not_hold_up_the_others() {
+    let mut config = Config::default();
+    let (gate, app) = gated();
+    // Both bodies are too much for one connection, and for both together.
+    config.connection.overflow = 10 << 20;
+    config.overflow_total = 15 << 20;
+    let server = serve(config, native(app));
+    let (mut one, mut other) = (server.client().await, server.client().await);
+    let body = vec![7; 8 << 20];
+    let slow = one.upload(&body).await;
+    let fast = one.get("/");
+    one.flush().await;
+    // Its handler waits, and the one behind it is there.
+    let stats = server.stats.clone();
+    eventually("both are active", || stats.snapshot().active == 2).await;
+    let also_slow = other.upload(&body[..6 << 20]).await;
+    other.get("/");
+    other.flush().await;
+    eventually("all are active", || stats.snapshot().active == 4).await;
+    gate.add_permits(2);
+    for request in [slow, fast] {
+        assert_eq!(one.answer(request).await.body(), b"done");
+    }
+    gate.add_permits(2);
+    assert_eq!(other.answer(also_slow).await.body(), b"done");
+}
+
+#[tokio::test]
+async fn what_bodies_that_wait_take_is_bounded() {
+    for (overflow, total) in [(1 << 20, 64 << 20), (64 << 20, 1 << 20)] {
+        let mut config = Config::default();
+        config.connection.overflow = overflow;
+        config.overflow_total = total;
+        let (gate, app) = gated();
+        let server = serve(config, native(app));
+        let mut client = server.client().await;
+        let body = vec![7; 32 << 20];
+        let stats = server.stats.clone();
+        let uploading = async {
+            let slow = client.upload(&body).await;
+            let fast = client.get("/");
+            (client.answer(slow).await, client.answer(fast).await)
+        };
+        // The upload cannot go on before its handler has ended: there is no room for it.
+        let opening = async {
+            eventually("the first is active", || stats.snapshot().active == 1).await;
+            let both = eventually("both are active", || stats.snapshot().active == 2);
+            let waited = tokio::time::timeout(Duration::from_millis(300), both).await;
+            assert!(waited.is_err());
+            gate.add_permits(2);
+        };
+        let ((slow, fast), ()) = tokio::join!(uploading, opening);
+        assert_eq!((slow.body(), fast.body()), (&b"done"[..], &b"done"[..]));
+    }
 }
 
 #[tokio::test]

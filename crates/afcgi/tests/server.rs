@@ -392,6 +392,7 @@ async fn a_body_that_is_not_read_holds_the_web_server_back() {
 async fn a_stalled_body_is_given_up_for_the_others() {
     let mut config = Config::default();
     config.connection.stall_timeout = Duration::from_millis(50);
+    config.connection.overflow = 0;
     let (sender, mut outcomes) = mpsc::unbounded_channel();
     let go = Arc::new(Notify::new());
     let gate = Arc::clone(&go);

@@ -14,7 +14,7 @@ use nginx_sys::{
     ngx_connection_t, ngx_del_timer, ngx_delete_posted_event, ngx_event_connect_peer,
     ngx_event_get_peer, ngx_event_t, ngx_handle_read_event, ngx_handle_write_event, ngx_log_t,
     ngx_msec_t, ngx_peer_connection_t, ngx_post_event, ngx_posted_events, ngx_posted_next_events,
-    ngx_str_t, ngx_tcp_nodelay,
+    ngx_reusable_connection, ngx_str_t, ngx_tcp_nodelay,
 };
 
 use super::{AGAIN, OK, fence, log};
@@ -327,6 +327,18 @@ impl Sock {
         unsafe { (*self.connection()).set_idle(idle.into()) };
     }
 
+    /// Lets nginx close the connection when it runs out of `worker_connections`, as it does with those
+    /// that `keepalive` keeps.
+    pub(crate) fn set_reusable(&self, reusable: bool) {
+        let connection = self.connection();
+        // SAFETY: the connection is open; the queue is nginx's own.
+        unsafe {
+            if (*connection).reusable() != u32::from(reusable) {
+                ngx_reusable_connection(connection, reusable.into());
+            }
+        }
+    }
+
     /// Has `worker.flush` called in this turn of the event loop, after what is posted already.
     pub(crate) fn post_flush(&self) {
         // SAFETY: valid (see the invariant); the queue is nginx's own.
@@ -426,6 +438,12 @@ unsafe fn id_of(event: *mut ngx_event_t) -> RealKey {
 }
 
 unsafe extern "C" fn on_read(event: *mut ngx_event_t) {
+    if worker::is_busy() {
+        // nginx wants the connection back while the worker opens another one.
+        // SAFETY: nginx calls this for the events it was set for; the queue is nginx's own.
+        unsafe { ngx_post_event(event, &raw mut ngx_posted_events) };
+        return;
+    }
     // SAFETY: nginx calls this for the events it was set for.
     let id = unsafe { id_of(event) };
     on_event(id, |worker, id| worker.readable(id));

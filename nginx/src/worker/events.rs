@@ -285,7 +285,7 @@ impl Worker {
             && real.idle_until.is_none()
             && let Some(pool) = self.pools.get(real.pool)
         {
-            real.idle_until = Some(now + pool.settings().idle_timeout);
+            real.keep_until(now + pool.settings().idle_timeout);
         }
         real.arm(now);
         self.trim(id, now);
@@ -349,7 +349,7 @@ impl Worker {
         if pool.idle.len() > most {
             self.lose(id, now, 0);
         } else {
-            real.idle_until = Some(now + IDLE_WAIT);
+            real.keep_until(now + IDLE_WAIT);
             real.arm(now);
         }
     }

@@ -56,7 +56,7 @@ async fn serve(socket: TcpStream, number: usize) {
     let to = Arc::new(Mutex::new(to));
     while let Some(Record { kind, id, content }) = raw::read(&mut from).await {
         match kind {
-            kind::GET_VALUES => write(&to, &values(number % 3 != 0)).await,
+            kind::GET_VALUES => write(&to, &values(!number.is_multiple_of(3))).await,
             kind::BEGIN_REQUEST => {
                 let keep_conn = content.get(2).is_some_and(|flags| flags & 1 == 1);
                 requests.insert(id, (keep_conn, Vec::new()));

@@ -87,17 +87,49 @@ const FAULTS: &str = "faults.so";
 
 /// A folder with a configuration: `http` is what the http block holds, besides what every test needs.
 pub fn configure(workers: u32, http: &str) -> TempDir {
-    configure_with(MODULE, workers, "", http)
+    Setup {
+        workers,
+        ..Setup::default()
+    }
+    .configure(http)
 }
 
-fn configure_with(file: &str, workers: u32, main: &str, http: &str) -> TempDir {
-    let dir = tempfile::Builder::new()
-        .prefix("afcgi-nginx")
-        .tempdir()
-        .expect("a temporary folder");
-    let module = module(file);
-    let config = format!(
-        "load_module {module};
+/// What is around the http block of a configuration.
+struct Setup {
+    module: &'static str,
+    /// Directives at the top.
+    main: &'static str,
+    workers: u32,
+    /// Connections of a worker, those of its clients included.
+    connections: u32,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self {
+            module: MODULE,
+            main: "",
+            workers: 1,
+            connections: 16_000,
+        }
+    }
+}
+
+impl Setup {
+    fn configure(&self, http: &str) -> TempDir {
+        let dir = tempfile::Builder::new()
+            .prefix("afcgi-nginx")
+            .tempdir()
+            .expect("a temporary folder");
+        let Self {
+            main,
+            workers,
+            connections,
+            ..
+        } = self;
+        let module = module(self.module);
+        let config = format!(
+            "load_module {module};
 {main}
 daemon off;
 user root;
@@ -105,7 +137,7 @@ worker_processes {workers};
 worker_shutdown_timeout 60s;
 pid nginx.pid;
 error_log error.log info;
-events {{ worker_connections 16000; }}
+events {{ worker_connections {connections}; }}
 http {{
     access_log off;
     client_body_temp_path body;
@@ -118,9 +150,10 @@ http {{
     {http}
 }}
 "
-    );
-    std::fs::write(dir.path().join("nginx.conf"), config).expect("nginx.conf");
-    dir
+        );
+        std::fs::write(dir.path().join("nginx.conf"), config).expect("nginx.conf");
+        dir
+    }
 }
 
 fn command(dir: &Path) -> Command {
@@ -143,7 +176,20 @@ pub fn check(http: &str) -> (bool, String) {
 impl Nginx {
     /// Starts nginx with `LISTEN` in `http` replaced by its address, and waits until it listens.
     pub async fn start(workers: u32, http: &str) -> Self {
-        Self::start_with(MODULE, workers, "", http).await
+        let setup = Setup {
+            workers,
+            ..Setup::default()
+        };
+        Self::start_with(setup, http).await
+    }
+
+    /// An nginx with one worker that may have so many connections, those of its clients included.
+    pub async fn with_connections(connections: u32, http: &str) -> Self {
+        let setup = Setup {
+            connections,
+            ..Setup::default()
+        };
+        Self::start_with(setup, http).await
     }
 
     /// An nginx with one worker like that of [`Nginx::before`], and with the module that panics now and then.
@@ -152,23 +198,33 @@ impl Nginx {
             "fastcgi_multiplex on;
              server {{ listen LISTEN; location / {{ fastcgi_pass 127.0.0.1:{app}; }} }}"
         );
-        let mut nginx = Self::start_with(FAULTS, 1, "env AFCGI_FAULT=panics;", &http).await;
+        let setup = Setup {
+            module: FAULTS,
+            main: "env AFCGI_FAULT=panics;",
+            ..Setup::default()
+        };
+        let mut nginx = Self::start_with(setup, &http).await;
         nginx.wanted = Some("injected");
         nginx
     }
 
     /// An nginx with one worker whose module now and then takes a connection to another application.
     pub async fn misdirecting(http: &str) -> Self {
-        let mut nginx = Self::start_with(FAULTS, 1, "env AFCGI_FAULT=misdirects;", http).await;
+        let setup = Setup {
+            module: FAULTS,
+            main: "env AFCGI_FAULT=misdirects;",
+            ..Setup::default()
+        };
+        let mut nginx = Self::start_with(setup, http).await;
         nginx.wanted = Some("was not put on a connection to");
         nginx
     }
 
-    async fn start_with(file: &str, workers: u32, main: &str, http: &str) -> Self {
+    async fn start_with(setup: Setup, http: &str) -> Self {
         raise_limit();
         let port = free_port();
         let http = http.replace("LISTEN", &format!("127.0.0.1:{port} backlog=8192"));
-        let dir = configure_with(file, workers, main, &http);
+        let dir = setup.configure(&http);
         let process = Process::start("nginx", &command(dir.path()), &dir.path().join("log"));
         let mut nginx = Self {
             process,

@@ -157,7 +157,7 @@ async fn php_answers_are_the_same() {
     let both = Both::start(2, 4, "php_admin_value[enable_post_data_reading] = 0").await;
     let client = client();
     let long = |n: usize| ("x".repeat(7900), format!("x-long-{n}"));
-    let fields: Vec<_> = (1..=3).map(|n| long(n)).collect();
+    let fields: Vec<_> = (1..=3).map(long).collect();
     let fields: Vec<(&str, String)> = fields
         .iter()
         .map(|(value, name)| (name.as_str(), value.clone()))

@@ -50,8 +50,9 @@ async fn sites(module: &str, ports: &[u16]) -> Nginx {
     let upstreams: String = (ports.iter().enumerate())
         .map(|(n, port)| {
             format!(
-                "upstream u{n} {{ server 127.0.0.1:{port}; fastcgi_multiplex idle_timeout=2s max_requests={}; }}
+                "upstream u{n} {{ server 127.0.0.1:{port}; fastcgi_multiplex idle_timeout={} max_requests={}; }}
                 ",
+                if module == "small" { "1h" } else { "2s" },
                 3 + n % 5
             )
         })
@@ -64,6 +65,7 @@ async fn sites(module: &str, ports: &[u16]) -> Nginx {
     );
     match module {
         "faults" => Nginx::misdirecting(&http).await,
+        "small" => Nginx::with_connections(64, &http).await,
         _ => Nginx::start(1, &http).await,
     }
 }
@@ -142,6 +144,22 @@ async fn four_hundred_bound_addresses() {
     }))
     .await;
     are_gone(&ports).await;
+}
+
+/// Connections without a request are no reason to be out of `worker_connections`: plain nginx would have none, and those that `keepalive`
+/// keeps make room too.
+#[tokio::test]
+async fn idle_connections_make_room() {
+    let crowd = Crowd::start(150).await;
+    let ports = crowd.ports();
+    let nginx = sites("small", &ports).await;
+    let client = client();
+    for round in 0..3 {
+        for site in 0..ports.len() {
+            let body = get_ok(&client, &nginx.url(&format!("/{site}/?tag={round}"))).await;
+            assert_eq!(body, format!("{site} 127.0.0.1 {round}"));
+        }
+    }
 }
 
 /// A module that now and then takes a connection to another application, as if there were a mistake in the choice: it is found out before

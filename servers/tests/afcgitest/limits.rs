@@ -3,10 +3,12 @@
 use std::time::Instant;
 
 use afcgi_interop::wait::{SOON, eventually};
-use afcgi_proto::ProtocolStatus;
+use afcgi_proto::web::Output;
+use afcgi_proto::{ProtocolStatus, Role};
 use tempfile::tempdir;
 
 use crate::AFCGITEST;
+use crate::common::client::{Client, params};
 use crate::common::{Server, command, left, listens_unix, logs, start};
 
 const OVERLOADED: Option<ProtocolStatus> = Some(ProtocolStatus::Overloaded);
@@ -65,22 +67,38 @@ async fn more_requests_on_a_connection_than_may_be_are_refused() {
     one.abort(first).await;
 }
 
+/// A connection that is let in and has had an answer, where there may be one alone.
+async fn only_connection(server: &Server) -> Client {
+    // That by which the start was noticed may still be there.
+    eventually("the only connection", SOON, || async {
+        let mut client = server.client().await;
+        let request = client.open("/").await;
+        let end = client.end(request).await;
+        end.map(|_| client).ok_or_else(|| "refused".to_owned())
+    })
+    .await
+}
+
 #[tokio::test]
 async fn more_connections_than_may_be_are_closed() {
     let server = Server::start(AFCGITEST, &["--max-connections", "1"]).await;
-    // The connection by which the start was noticed may still be there.
-    let mut first = eventually("the only connection", SOON, || async {
-        let mut client = server.client().await;
-        let request = client.open("/").await;
-        client
-            .end(request)
-            .await
-            .map(|_| client)
-            .ok_or_else(|| "refused".to_owned())
-    })
-    .await;
+    let mut first = only_connection(&server).await;
+    // One that is busy makes no room.
+    let busy = first.open("/events?n=2&ms=3600000").await;
+    first.read_until(busy, "data: 0").await;
     server.client().await.closed().await;
+    first.abort(busy).await;
     assert_eq!(first.get("/").await.text(), "Hello world\n");
+}
+
+#[tokio::test]
+async fn an_idle_connection_makes_room_for_another() {
+    let server = Server::start(AFCGITEST, &["--max-connections", "1"]).await;
+    let mut idle = only_connection(&server).await;
+    let mut other = only_connection(&server).await;
+    idle.closed().await;
+    logs(&server.process, "to make room").await;
+    assert_eq!(other.get("/").await.text(), "Hello world\n");
 }
 
 #[tokio::test]
@@ -90,6 +108,20 @@ async fn idle_connections_are_closed() {
     // A request that takes longer is not idle.
     assert_eq!(client.get("/delay?ms=1000").await.text(), "Hello world\n");
     client.closed().await;
+}
+
+#[tokio::test]
+async fn a_body_that_waits_holds_up_nobody_within_its_overflow() {
+    for (overflow, delay, waits) in [("9000000", "3600000", false), ("0", "100", true)] {
+        let server = Server::start(AFCGITEST, &["--overflow", overflow]).await;
+        let mut client = server.client().await;
+        let delay = params("POST", &format!("/delay?ms={delay}"));
+        let slow = client.begin(Role::Responder, &delay).await;
+        client.send(slow, Output::Stdin, &vec![7; 8 << 20]).await;
+        assert_eq!(client.get("/").await.text(), "Hello world\n");
+        // What is behind a body that is not taken comes when its handler has ended.
+        assert_eq!(client.has_ended(slow), waits, "--overflow {overflow}");
+    }
 }
 
 #[tokio::test]
@@ -110,7 +142,7 @@ async fn r34_only_the_listed_may_connect() {
             .env("FCGI_WEB_SERVER_ADDRS", list);
         let mut process = start(&command, folder.path());
         listens_unix(&mut process, &socket).await;
-        let mut client = crate::common::client::Client::tcp(&address).await;
+        let mut client = Client::tcp(&address).await;
         if tcp {
             assert_eq!(client.get("/").await.text(), "Hello world\n");
         } else {
@@ -124,10 +156,7 @@ async fn r34_only_the_listed_may_connect() {
             process.log()
         );
         // Nobody on a unix socket is listed.
-        crate::common::client::Client::unix(&socket)
-            .await
-            .closed()
-            .await;
+        Client::unix(&socket).await.closed().await;
         assert!(process.stop().success());
     }
 }

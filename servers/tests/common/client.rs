@@ -263,6 +263,11 @@ impl Client {
         }
     }
 
+    /// Whether a request has ended, as far as was read.
+    pub(crate) fn has_ended(&self, handle: Handle) -> bool {
+        self.connection.ended(handle).is_ok_and(|end| end.is_some())
+    }
+
     /// Waits until the application closes the connection.
     pub(crate) async fn closed(&mut self) {
         while !self.connection.is_finished() {

@@ -91,18 +91,22 @@ async fn the_clock_ticks() {
         assert_eq!(response.headers()["content-type"], "text/event-stream");
         let mut pieces = response.bytes_stream();
         let (mut text, mut times) = (String::new(), Vec::new());
+        let mut early = 0;
         while times.len() < 3 {
             text += &String::from_utf8_lossy(&pieces.next().await.expect("more").expect("a piece"));
             while let Some((event, rest)) = text.split_once("\n\n") {
                 let event: Value =
                     serde_json::from_str(event.strip_prefix("data: ").expect("data"))
                         .expect("JSON");
-                assert_eq!(
-                    (&event["open"], &event["connections"]),
-                    (&json!(1), &json!(1))
-                );
-                times.push(event["time"].as_u64().expect("a time"));
                 text = rest.to_owned();
+                let alone = (&event["open"], &event["connections"]) == (&json!(1), &json!(1));
+                // nginx may not have noticed yet that the client of the one before has left.
+                if !alone && times.is_empty() && early < 5 {
+                    early += 1;
+                    continue;
+                }
+                assert!(alone, "{event}");
+                times.push(event["time"].as_u64().expect("a time"));
             }
         }
         assert!(times[2] - times[0] >= 1900, "{times:?}");

@@ -8,4 +8,5 @@ mod events;
 mod filter;
 mod hello;
 mod upload;
+mod usage;
 mod websocket;

@@ -38,7 +38,8 @@ async fn connection(gateway: Arc<Gateway>, stream: Stream, draining: Cancellatio
     };
     // Whoever asks will ask again.
     let stop = CancellationToken::new();
-    let _ = serve_http(stream, Http::One, service, &activity, limits, stop).await;
+    let budget = Arc::clone(&gateway.metrics.responses);
+    let _ = serve_http(stream, Http::One, service, &activity, limits, budget, stop).await;
 }
 
 fn answer(gateway: &Gateway, request: &Request<Incoming>, draining: bool) -> Response<Full<Bytes>> {

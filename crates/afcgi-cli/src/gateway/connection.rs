@@ -27,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 use super::body::{BoxError, Incoming};
 use super::config::Limits;
 use super::ending::Ending;
-use super::http2;
+use super::http2::{self, Budget};
 use super::interim::{Hinted, Hints};
 use super::serve::{Ends, Gateway, serve};
 use super::stream::Stream;
@@ -91,6 +91,7 @@ async fn serve_client(
         secure: tls.is_some(),
     };
     let activity = Arc::new(Activity::default());
+    let budget = Arc::clone(&gateway.metrics.responses);
     let service = {
         let activity = Arc::clone(&activity);
         move |request| {
@@ -109,7 +110,10 @@ async fn serve_client(
                 () = stop.cancelled() => return Ok(()),
             };
             let stream = within(stream, &activity, limits);
-            Box::pin(serve_http(stream, http, service, &activity, limits, stop)).await
+            Box::pin(serve_http(
+                stream, http, service, &activity, limits, budget, stop,
+            ))
+            .await
         }
         Some(config) => {
             let accepting = TlsAcceptor::from(config).accept(within(stream, &activity, limits));
@@ -118,7 +122,10 @@ async fn serve_client(
                 Some(b"h2") => Http::Two,
                 _ => Http::One,
             };
-            Box::pin(serve_http(stream, http, service, &activity, limits, stop)).await
+            Box::pin(serve_http(
+                stream, http, service, &activity, limits, budget, stop,
+            ))
+            .await
         }
     }
 }
@@ -142,6 +149,7 @@ pub(crate) async fn serve_http<S, F, B>(
     service: S,
     activity: &Activity,
     limits: Limits,
+    budget: Arc<Budget>,
     stop: CancellationToken,
 ) -> Result<(), BoxError>
 where
@@ -176,7 +184,7 @@ where
             drive(Box::pin(served), finish, activity, limits, stop).await
         }
         Http::Two => {
-            let handshake = Box::pin(http2::handshake(stream, service, limits));
+            let handshake = Box::pin(http2::handshake(stream, service, limits, budget));
             let served = tokio::select! {
                 made = timeout(limits.header_timeout, handshake) => made??,
                 () = stop.cancelled() => return Ok(()),

@@ -16,6 +16,8 @@ use http::header::CONTENT_LENGTH;
 use http::{Response, StatusCode};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::outgoing;
+
 /// Whether an application's interim response is passed on: not 100, which is between the client and the gateway, nor 101.
 fn is_passed_on(status: StatusCode) -> bool {
     status.is_informational()
@@ -59,6 +61,7 @@ impl Hints {
         }
         // RFC 9110 section 8.6. What is about the connection the client library has removed.
         response.headers_mut().remove(CONTENT_LENGTH);
+        outgoing::keep_inside(response.headers_mut());
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
         queue.heads.push(response);
         self.is_empty.store(false, Ordering::Release);

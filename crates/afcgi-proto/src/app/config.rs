@@ -6,9 +6,10 @@ use crate::values::Values;
 
 /// Limits of one connection, all of them enforced.
 ///
-/// A connection holds at most `requests × (params_bytes + stdin_buffer)` bytes of input (twice the
-/// `stdin_buffer` for a filter), of which at most `incomplete_bytes` for requests whose PARAMS is not
-/// complete, and `2 × (output_buffer + output_turn) + 64 × requests` bytes of output. A buffer that
+/// A connection holds at most `requests × (params_bytes + stdin_buffer) + overflow` bytes of input (twice
+/// the `stdin_buffer` for a filter), of which at most `incomplete_bytes` for requests whose PARAMS is not
+/// complete, 64 KiB of a GET_VALUES, and `2 × (output_buffer + output_turn) + 64 × requests` bytes of
+/// output. A buffer that
 /// grows may take up to twice its content.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -23,9 +24,9 @@ pub struct Config {
     pub windows_grow: usize,
     /// Requests that may be active at a time; more are refused with OVERLOADED. Default: 16384.
     pub requests: usize,
-    /// Bytes of PARAMS of one request. Default: 128 KiB.
+    /// Bytes of PARAMS of one request. Default: 256 KiB.
     pub params_bytes: usize,
-    /// Name-value pairs of one request. Default: 1024.
+    /// Name-value pairs of one request. Default: 4096.
     pub params_pairs: usize,
     /// Time for PARAMS to become complete, to within a quarter. Default: 30 s.
     pub params_timeout: Duration,
@@ -35,6 +36,10 @@ pub struct Config {
     /// Bytes of STDIN, and of DATA, that are held for one request until it reads them.
     /// Default: 64 KiB.
     pub stdin_buffer: usize,
+    /// Bytes by which STDIN and DATA of all requests without flow control may together exceed their buffers, on a
+    /// connection where others may be behind them: what is in front of those is read, however slowly its
+    /// handler reads. Default: 16 MiB.
+    pub overflow: usize,
     /// How long one request that does not read its STDIN may hold up the other requests of the
     /// connection, before the rest of that STDIN is given up, unless it drains by half.
     /// Default: 10 s.
@@ -60,11 +65,12 @@ impl Default for Config {
             window_most: 1024 * 1024,
             windows_grow: 16 * 1024 * 1024,
             requests: 16_384,
-            params_bytes: 128 * 1024,
-            params_pairs: 1024,
+            params_bytes: 256 * 1024,
+            params_pairs: 4096,
             params_timeout: Duration::from_secs(30),
             incomplete_bytes: 4 * 1024 * 1024,
             stdin_buffer: 64 * 1024,
+            overflow: 16 * 1024 * 1024,
             stall_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(600),
             output_buffer: 128 * 1024,

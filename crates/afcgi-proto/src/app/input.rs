@@ -14,9 +14,6 @@ use crate::record::{
 use crate::table::Handle;
 use crate::values::Values;
 
-/// Bytes of a GET_VALUES that are heeded; a longer one is no question that anybody asks.
-const MAX_GET_VALUES: usize = 4096;
-
 impl Connection {
     /// Takes bytes that the socket gave, and says how many it took: fewer than all when the
     /// connection [is blocked](Self::is_blocked); the rest is to be offered again.
@@ -32,6 +29,7 @@ impl Connection {
             if self.output_is_flooded() {
                 break;
             }
+            let share = self.overflow_share();
             let (table, limit) = (&mut self.table, self.config.stdin_buffer);
             let before = self.blocked;
             let mut full = None;
@@ -45,7 +43,7 @@ impl Connection {
                 else {
                     return usize::MAX;
                 };
-                let room = request.room(stream, limit);
+                let room = request.room(stream, limit, share.of(request));
                 let same =
                     before.filter(|blocked| (blocked.handle, blocked.stream) == (handle, stream));
                 if room >= least_room(limit, same.is_some()) {
@@ -79,8 +77,10 @@ impl Connection {
     pub(super) fn full_request(&self) -> Option<Blocked> {
         self.blocked.filter(|blocked| {
             let limit = self.config.stdin_buffer;
-            (self.table.get(blocked.handle))
-                .is_ok_and(|request| request.room(blocked.stream, limit) < least_room(limit, true))
+            let share = self.overflow_share();
+            (self.table.get(blocked.handle)).is_ok_and(|request| {
+                request.room(blocked.stream, limit, share.of(request)) < least_room(limit, true)
+            })
         })
     }
 
@@ -98,7 +98,8 @@ impl Connection {
     fn fragment(&mut self, now: Instant, fragment: Fragment<'_>) -> Result<(), ConnectionError> {
         let header = fragment.header;
         let Some(id) = header.request_id else {
-            return self.management(fragment);
+            self.management(fragment);
+            return Ok(());
         };
         match header.record_type {
             RecordType::Params => self.params(id, fragment),
@@ -157,6 +158,7 @@ impl Connection {
         if let Some((why, protocol_status)) = refusal {
             self.refused(id, why);
             self.closing.asked |= !begin.keep_conn();
+            self.unended.refused(id, begin);
             self.write_end(
                 id,
                 EndRequest {
@@ -166,6 +168,7 @@ impl Connection {
             );
             return Ok(());
         }
+        self.unended.forget(id);
         let mut request = Request::new(begin, now);
         // where it was not agreed on, the flag and the reserved bytes mean nothing.
         if self.flow_offered && begin.flags & FLOW_CONTROL != 0 {
@@ -176,6 +179,9 @@ impl Connection {
         self.idle_since = None;
         self.closing.timed_out = false;
         self.multiplexed |= self.table.len() > 1;
+        if self.incomplete.count == 0 {
+            self.incomplete.since = Some(now);
+        }
         self.incomplete.count = self.incomplete.count.saturating_add(1);
         if self.incomplete.check_at.is_none() {
             self.incomplete.check_at = now.checked_add(self.config.params_timeout);
@@ -196,6 +202,7 @@ impl Connection {
 
     fn abort(&mut self, id: RequestId) {
         let Some((handle, request)) = self.table.find_mut(id) else {
+            self.unended.forget(id);
             return;
         };
         if request.is_delivered() {
@@ -210,10 +217,12 @@ impl Connection {
                 protocol_status: ProtocolStatus::RequestComplete,
             },
         );
+        self.unended.forget(id);
     }
 
     fn params(&mut self, id: RequestId, fragment: Fragment<'_>) {
         let Some((handle, request)) = self.table.find_mut(id) else {
+            self.late(id, fragment);
             return;
         };
         let Phase::Params { collector, .. } = &mut request.phase else {
@@ -247,11 +256,21 @@ impl Connection {
         }
     }
 
+    /// A record of a stream whose request is not active.
+    fn late(&mut self, id: RequestId, fragment: Fragment<'_>) {
+        if fragment.is_empty_record() {
+            self.unended.stream_ended(id, fragment.header.record_type);
+        }
+    }
+
     fn content(&mut self, id: RequestId, fragment: Fragment<'_>) {
         let Some((handle, request)) = self.table.find_mut(id) else {
+            self.late(id, fragment);
             return;
         };
         let delivered = request.is_delivered();
+        let limit = self.config.stdin_buffer;
+        let excess = request.excess(limit);
         let input = match (fragment.header.record_type, &mut request.data) {
             (RecordType::Stdin, _) => &mut request.stdin,
             (RecordType::Data, Some(data)) => &mut **data,
@@ -273,6 +292,7 @@ impl Connection {
         if std::mem::take(&mut input.waited_for) {
             self.events.push_back(Event::Readable(handle));
         }
+        self.overflow.change(excess, request.excess(limit));
         if !delivered {
             // Nobody reads it yet, so nobody can be waited for, and it counts like PARAMS.
             self.add_incomplete(handle, after.saturating_sub(before));
@@ -304,7 +324,7 @@ impl Connection {
         }
     }
 
-    fn management(&mut self, fragment: Fragment<'_>) -> Result<(), ConnectionError> {
+    fn management(&mut self, fragment: Fragment<'_>) {
         let record_type = fragment.header.record_type;
         if record_type != RecordType::GetValues {
             // Two sides that answer each other's answers would never end.
@@ -313,12 +333,9 @@ impl Connection {
                 let body = [record_type.code(), 0, 0, 0, 0, 0, 0, 0];
                 self.writer.record(RecordType::UnknownType, None, &body);
             }
-            return Ok(());
+            return;
         }
-        let found = usize::from(fragment.header.content_length);
-        if found > MAX_GET_VALUES {
-            return Err(ConnectionError::ManagementTooLong { found });
-        }
+        // As long as a record may be, and answered with each name once: that is bounded enough.
         if let Some(query) = self.discrete.content(fragment) {
             let mut values = self.config.values;
             values.flow_control =
@@ -328,6 +345,5 @@ impl Connection {
             self.writer
                 .record(RecordType::GetValuesResult, None, &answer);
         }
-        Ok(())
     }
 }

@@ -6,16 +6,21 @@
 
 mod config;
 mod input;
+mod overflow;
 mod request;
 #[cfg(test)]
 mod tests;
 mod timers;
+mod unended;
 
 use std::collections::VecDeque;
 use std::time::Instant;
 
 pub use config::Config;
+use overflow::Overflow;
+pub use overflow::OverflowTotal;
 use request::{Request, Written};
+use unended::Unended;
 
 use crate::credit::{self, Budget};
 use crate::error::{ConnectionError, Gone, RequestError};
@@ -124,6 +129,8 @@ pub struct Connection {
     events: VecDeque<Event>,
     incomplete: Incomplete,
     blocked: Option<Blocked>,
+    overflow: Overflow,
+    unended: Unended,
     /// Whether there have been several requests at a time.
     multiplexed: bool,
     /// Since when there has been no request.
@@ -146,6 +153,8 @@ struct Blocked {
 #[derive(Debug, Default)]
 struct Incomplete {
     count: usize,
+    /// Since when there have been some.
+    since: Option<Instant>,
     bytes: usize,
     /// When to look for those that take too long.
     check_at: Option<Instant>,
@@ -174,6 +183,7 @@ impl Connection {
         Self {
             flow_offered: false,
             windows,
+            overflow: Overflow::new(config.overflow),
             config,
             reader: Reader::new(),
             discrete: Discrete::default(),
@@ -182,6 +192,7 @@ impl Connection {
             events: VecDeque::new(),
             incomplete: Incomplete::default(),
             blocked: None,
+            unended: Unended::default(),
             multiplexed: false,
             idle_since: Some(now),
             closing: Closing::default(),
@@ -243,7 +254,9 @@ impl Connection {
     ///
     /// After [`Read::Pending`], [`Event::Readable`] says when to try again.
     pub fn read(&mut self, handle: Handle, input: Input, most: usize) -> Result<Read, Gone> {
+        let limit = self.config.stdin_buffer;
         let request = self.table.get_mut(handle)?;
+        let excess = request.excess(limit);
         let input = match (input, &mut request.data) {
             (Input::Stdin, _) => &mut request.stdin,
             (Input::Data, Some(data)) => &mut **data,
@@ -252,6 +265,7 @@ impl Connection {
         let read = input.inbox.read(most);
         input.waited_for = read == Read::Pending;
         let emptied = input.inbox.len() == 0;
+        self.overflow.change(excess, request.excess(limit));
         // STDIN and DATA share their credit: while one is open more may come.
         let open = request.stdin.inbox.is_open()
             || (request.data.as_ref()).is_some_and(|data| data.inbox.is_open());
@@ -333,6 +347,20 @@ impl Connection {
         self.closing.draining = true;
     }
 
+    /// Since when nobody has worked for the connection: no request is complete, and no output is pending. A
+    /// part of a record, or of PARAMS, does not count as a request. `None`: somebody does.
+    pub fn idle_since(&self) -> Option<Instant> {
+        if self.writer.len() > 0 {
+            None
+        } else if self.table.is_empty() {
+            self.idle_since
+        } else if self.table.len() == self.incomplete.count {
+            self.incomplete.since
+        } else {
+            None
+        }
+    }
+
     /// Whether the connection is to be closed now: nothing is active, nothing is to be transmitted
     /// (unless it has been idle for too long), and there is a reason.
     pub fn is_finished(&self) -> bool {
@@ -397,6 +425,11 @@ impl Connection {
         self.closing.lost = true;
     }
 
+    /// Whether [`Connection::lost`] was called.
+    pub fn is_lost(&self) -> bool {
+        self.closing.lost
+    }
+
     /// Ends a request whose web server is at fault, and says why in that one's error log.
     fn fail(&mut self, handle: Handle, error: RequestError) {
         // Told of once: as over to those who know of it, as refused otherwise.
@@ -434,6 +467,7 @@ impl Connection {
     fn end(&mut self, handle: Handle, end: EndRequest) {
         if let Some(request) = self.remove(handle) {
             self.closing.asked |= !request.begin.keep_conn();
+            self.unended.ended(handle.id(), &request);
             self.write_end(handle.id(), end);
         }
     }
@@ -445,6 +479,7 @@ impl Connection {
 
     fn remove(&mut self, handle: Handle) -> Option<Request> {
         let request = self.table.remove(handle).ok()?;
+        (self.overflow).change(request.excess(self.config.stdin_buffer), 0);
         if let Some(flow) = &request.flow {
             flow.close(credit::initial(self.config.stdin_buffer), &mut self.windows);
         }

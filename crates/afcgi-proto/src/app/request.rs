@@ -110,15 +110,29 @@ impl Request {
         }
     }
 
-    /// Bytes of content of a stream that may be received; without limit where the caller is to
-    /// discard or refuse it.
-    pub(super) fn room(&self, stream: super::Input, limit: usize) -> usize {
-        match (stream, &self.data) {
+    /// Bytes of content of a stream that may be received, within its buffer and `more` beyond; without
+    /// limit where the caller is to discard or refuse it.
+    pub(super) fn room(&self, stream: super::Input, limit: usize, more: usize) -> usize {
+        let room = match (stream, &self.data) {
             // What is beyond the credit given is an error of the request, not a reason to wait.
             _ if !self.is_delivered() || self.flow.is_some() => usize::MAX,
             (super::Input::Stdin, _) => self.stdin.inbox.room(limit),
             (super::Input::Data, Some(data)) => data.inbox.room(limit),
             (super::Input::Data, None) => usize::MAX,
+        };
+        room.saturating_add(more)
+    }
+
+    /// Bytes by which its streams exceed their buffers, where they are not under flow control.
+    pub(super) fn excess(&self, limit: usize) -> usize {
+        if self.flow.is_some() {
+            return 0;
         }
+        [Some(&self.stdin), self.data.as_deref()]
+            .into_iter()
+            .flatten()
+            .fold(0, |sum, input| {
+                sum.saturating_add(input.inbox.len().saturating_sub(limit))
+            })
     }
 }

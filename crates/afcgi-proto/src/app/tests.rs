@@ -12,6 +12,7 @@ impl Connection {
         assert_eq!(self.incomplete.bytes, bytes);
         assert!(bytes <= self.config.incomplete_bytes);
         assert!(self.table.len() <= self.config.requests);
+        let mut excess = 0;
         for (_, request) in self.table.iter() {
             let inputs = [Some(&request.stdin), request.data.as_deref()];
             let held: usize = (inputs.into_iter().flatten())
@@ -22,8 +23,11 @@ impl Connection {
                 (None, None) => self.config.stdin_buffer,
                 (None, Some(_)) => 2 * self.config.stdin_buffer,
             };
-            assert!(held <= most);
+            excess += request.excess(self.config.stdin_buffer);
+            assert!(held <= most + request.excess(self.config.stdin_buffer));
         }
+        assert_eq!(self.overflow.used, excess);
+        assert!(excess <= self.config.overflow);
     }
 }
 
@@ -42,6 +46,7 @@ fn run(seed: u64) {
         params_pairs: 10,
         incomplete_bytes: 100,
         stdin_buffer: 50,
+        overflow: rng.usize(0..100),
         window_most: rng.usize(0..200),
         windows_grow: rng.usize(0..300),
         params_timeout: Duration::from_secs(20),
@@ -51,6 +56,8 @@ fn run(seed: u64) {
     };
     let mut now = Instant::now();
     let mut connection = Connection::new(config, now);
+    let total = OverflowTotal::new(rng.usize(0..100));
+    connection.share_overflow(total.clone());
     let mut handles = Vec::new();
     let mut backlog = Vec::new();
     for _ in 0..400 {
@@ -113,6 +120,7 @@ fn run(seed: u64) {
             }
         }
         connection.check();
+        assert_eq!(total.used(), connection.overflow.used);
     }
     match rng.bool() {
         true => _ = connection.end_of_input(now),
@@ -123,6 +131,8 @@ fn run(seed: u64) {
         (connection.incomplete.count, connection.incomplete.bytes),
         (0, 0)
     );
+    drop(connection);
+    assert_eq!(total.used(), 0);
 }
 
 #[test]
@@ -130,4 +140,24 @@ fn counts_hold_after_any_operation() {
     for seed in 0..300 {
         run(seed);
     }
+}
+
+#[test]
+fn few_of_those_that_have_ended_are_remembered() {
+    let now = Instant::now();
+    let mut connection = Connection::new(Config::default(), now);
+    let begin = BeginRequest {
+        role: Role::Other(9),
+        flags: 1,
+        credit: 0,
+    };
+    for id in 1..=u16::MAX {
+        let mut record = Vec::new();
+        put(&mut record, RecordType::BeginRequest, id, &begin.encode());
+        assert_eq!(connection.receive(now, &record), Ok(record.len()));
+        connection.transmitted(connection.transmit().len());
+        while connection.poll_event().is_some() {}
+    }
+    assert_eq!(connection.unended.len(), 1024);
+    assert!(connection.is_still_sent());
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use afcgi_proto::app::{self, Event, Refusal};
 use afcgi_proto::inbox::Broken;
-use afcgi_proto::{BeginError, ConnectionError, RequestError, RequestId, web};
+use afcgi_proto::{BeginError, RequestError, RequestId, web};
 use afcgi_testkit::record::{self, code};
 
 use crate::support::{App, Web, content};
@@ -248,15 +248,58 @@ fn app_half_closed_connections_are_looked_after() {
 }
 
 #[test]
-fn app_get_values_is_limited() {
+fn r40_a_get_values_of_any_length_has_one_short_answer() {
+    let many: Vec<u8> = (0..2500)
+        .flat_map(|n| record::pairs(&[(&format!("FCGI_NAME_{n}"), "")]))
+        .collect();
+    let asked = record::pairs(&[("FCGI_MPXS_CONNS", "")]);
+    let again = asked.repeat(2500);
+    let answer = record::record(code::GET_VALUES_RESULT, 0, b"\x0f\x01FCGI_MPXS_CONNS1");
+    for question in [
+        [&many[..], &asked].concat(),
+        again,
+        [&asked[..], &[0; 65_500]].concat(),
+        // What is malformed ends the question.
+        [&asked[..], &[0xff; 65_500]].concat(),
+    ] {
+        assert!(question.len() > 4096);
+        let mut app = App::new();
+        app.feed(record::record(code::GET_VALUES, 0, &question));
+        assert_eq!(app.output(), answer);
+        // The same in pieces; and the connection goes on.
+        for part in record::record(code::GET_VALUES, 0, &question).chunks(1000) {
+            app.feed(part);
+        }
+        assert_eq!(app.output(), answer);
+        app.feed(record::request(1, &[], b""));
+        assert_eq!(app.requests().len(), 1);
+    }
+}
+
+#[test]
+fn r22_app_params_as_long_as_web_servers_send_them() {
     let mut app = App::new();
-    app.feed(record::record(code::GET_VALUES, 0, &[0; 4096]));
-    let long = record::record(code::GET_VALUES, 0, &[0; 4097]);
-    let found = 4097;
-    assert_eq!(
-        app.conn.receive(app.now, &long),
-        Err(ConnectionError::ManagementTooLong { found })
-    );
+    let most = app::Config::default().params_bytes;
+    assert_eq!(most, 256 * 1024);
+    // Two lengths of four bytes each, and a name of one.
+    for (id, length, expected) in [(1, most - 9, true), (2, most - 8, false)] {
+        let params = record::pairs(&[("A", &"x".repeat(length))]);
+        app.feed(record::begin(id, 1, 1));
+        app.feed(record::stream(code::PARAMS, id, &params, 65_535));
+        let is_announced = matches!(app.events()[..], [Event::Request { .. }]);
+        assert_eq!(is_announced, expected, "{length}");
+    }
+    for (id, count, expected) in [(3, 4096, true), (4, 4097, false)] {
+        app.feed(record::begin(id, 1, 1));
+        app.feed(record::stream(
+            code::PARAMS,
+            id,
+            &record::pairs(&[("HTTP_A", "b")]).repeat(count),
+            65_535,
+        ));
+        let is_announced = matches!(app.events()[..], [Event::Request { .. }]);
+        assert_eq!(is_announced, expected, "{count}");
+    }
 }
 
 #[test]

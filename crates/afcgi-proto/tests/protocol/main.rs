@@ -1,6 +1,7 @@
 //! The protocol crate as its users see it: every rule, both sides, hostile peers, and random
 //! operations over a simulated pair. Tests that serve a rule begin with its number.
 
+mod closing;
 mod cuts;
 mod fairness;
 mod flow;

@@ -261,6 +261,7 @@ fn web_an_abandoned_wait_wakes_the_writer() {
 fn stalled_app() -> (App, [Handle; 2], Vec<u8>) {
     let mut app = App::with(app::Config {
         stdin_buffer: 100,
+        overflow: 0,
         ..app::Config::default()
     });
     app.feed(record::begin(1, 1, 1));
@@ -308,6 +309,7 @@ fn app_a_slow_drip_does_not_hold_up_the_others_for_ever() {
 fn app_alone_a_handler_may_take_its_time() {
     let mut app = App::with(app::Config {
         stdin_buffer: 100,
+        overflow: 0,
         ..app::Config::default()
     });
     app.feed(record::begin(1, 1, 1));
@@ -326,6 +328,7 @@ fn app_alone_a_handler_may_take_its_time() {
 fn app_a_filter_is_blocked_by_the_stream_that_is_full() {
     let mut app = App::with(app::Config {
         stdin_buffer: 100,
+        overflow: 0,
         ..app::Config::default()
     });
     app.feed(record::begin(1, 3, 1));
@@ -339,6 +342,101 @@ fn app_a_filter_is_blocked_by_the_stream_that_is_full() {
     assert_eq!(data, Ok(content([2; 100])));
     assert!(!app.conn.is_blocked());
     app.feed(&record[108..]);
+}
+
+/// Buffers of 100 bytes, and an overflow of 1000.
+fn overflowing_app() -> App {
+    App::with(app::Config {
+        stdin_buffer: 100,
+        overflow: 1000,
+        ..app::Config::default()
+    })
+}
+
+#[test]
+fn app_an_overflow_reaches_those_behind() {
+    let mut app = overflowing_app();
+    app.feed(record::begin(1, 1, 1));
+    app.feed(record::params(1, &[]));
+    let slow = app.requests()[0];
+    app.feed(record::stream(code::STDIN, 1, &[7; 1100], 300));
+    assert!(!app.conn.is_blocked());
+    app.feed(record::request(2, &[], b"fast"));
+    let fast = app.requests()[0];
+    assert_eq!(app.stdin(fast), content("fast"));
+    app.conn.finish(fast, 0).unwrap();
+    // All of it is there, and nothing was given up.
+    app.pass(100 * SECOND);
+    assert_eq!(app.stdin(slow), content([7; 1100]));
+    assert_eq!(app.stdin(slow), Read::End);
+}
+
+#[test]
+fn app_an_overflow_is_bounded_and_for_all_requests_together() {
+    let mut app = overflowing_app();
+    for id in [1, 2, 3] {
+        app.feed(record::begin(id, 1, 1));
+        app.feed(record::params(id, &[]));
+    }
+    let handles = app.requests();
+    app.feed(record::record(code::STDIN, 1, &[1; 700]));
+    let record = record::record(code::STDIN, 2, &[2; 900]);
+    assert_eq!(app.conn.receive(app.now, &record), Ok(8 + 500));
+    assert!(app.conn.is_blocked());
+    // It does not matter who makes room.
+    app.conn.read(handles[0], app::Input::Stdin, 49).unwrap();
+    assert!(app.conn.is_blocked());
+    app.conn.read(handles[0], app::Input::Stdin, 1).unwrap();
+    assert!(!app.conn.is_blocked());
+    let record = &record[8 + 500..];
+    assert_eq!(app.conn.receive(app.now, record), Ok(50));
+    app.conn.finish(handles[0], 0).unwrap();
+    app.feed(&record[50..]);
+    assert_eq!(app.stdin(handles[1]), content([2; 900]));
+    // What is given up at last is what is behind all that.
+    app.feed(record::record(code::STDIN, 3, &[3; 1100]));
+    let more = record::record(code::STDIN, 3, &[3; 10]);
+    assert_eq!(app.conn.receive(app.now, &more), Ok(8));
+    app.pass(10 * SECOND);
+    app.feed(&more[8..]);
+    assert_eq!(app.stdin(handles[2]), content([3; 1100]));
+    assert_eq!(app.stdin(handles[2]), Read::Broken(Broken::Stalled));
+}
+
+#[test]
+fn app_a_connection_for_one_request_has_no_overflow() {
+    let mut app = overflowing_app();
+    app.feed(record::begin(1, 1, 0));
+    app.feed(record::params(1, &[]));
+    let record = record::record(code::STDIN, 1, &[7; 150]);
+    assert_eq!(app.conn.receive(app.now, &record), Ok(108));
+    assert!(app.conn.is_blocked());
+    assert_eq!(app.conn.deadline(app.now), None);
+}
+
+#[test]
+fn app_connections_share_a_total() {
+    let total = app::OverflowTotal::new(1500);
+    let mut apps = [(); 2].map(|()| overflowing_app());
+    for app in &mut apps {
+        app.conn.share_overflow(total.clone());
+        app.feed(record::begin(1, 1, 1));
+        app.feed(record::params(1, &[]));
+    }
+    let record = record::record(code::STDIN, 1, &[7; 2000]);
+    let [a, b] = &mut apps;
+    let handle = b.requests()[0];
+    assert_eq!(a.conn.receive(a.now, &record), Ok(8 + 100 + 1000));
+    assert_eq!(b.conn.receive(b.now, &record), Ok(8 + 100 + 500));
+    assert_eq!(total.used(), 1500);
+    // One that is lost gives back what it had.
+    let [a, b] = apps;
+    drop(a);
+    assert_eq!(total.used(), 500);
+    let mut b = b;
+    assert_eq!(b.conn.receive(b.now, &record[608..]), Ok(500));
+    b.conn.finish(handle, 0).unwrap();
+    assert_eq!(total.used(), 0);
 }
 
 #[test]

@@ -29,8 +29,10 @@ pub struct Http<S>(S);
 /// An application from a tower service of HTTP requests, such as an axum `Router`.
 ///
 /// The request's extensions hold its [`Params`](crate::Params), [`Over`](crate::Over) and
-/// [`RemoteAddr`]. The URI is that of `REQUEST_URI`; where that is missing, it is made of
-/// `SCRIPT_NAME`, `PATH_INFO` and `QUERY_STRING`. An authorizer is a service like another: status
+/// [`RemoteAddr`]. The URI is that of `REQUEST_URI`, with percent-encoding for what is no ASCII, spaces,
+/// quotation marks, angle brackets and backticks; where that is missing, it is made of
+/// `SCRIPT_NAME`, `PATH_INFO` and `QUERY_STRING`. One with control characters is answered with status
+/// 400, one of more than 65,534 bytes with 414. An authorizer is a service like another: status
 /// 200 allows, and its `Variable-NAME` header fields become parameters.
 ///
 /// A request that may be upgraded (see [`Config::upgrades`](crate::Config::upgrades)) has a
@@ -71,7 +73,7 @@ where
             tunnel,
         } = match request::from_fastcgi(request) {
             Ok(converted) => converted,
-            Err(why) => return response::plain(&mut stdout, 400, why).await,
+            Err((status, why)) => return response::plain(&mut stdout, status, why).await,
         };
         let mut offer = None;
         if let Some(tunnel) = tunnel
@@ -110,6 +112,7 @@ pub(crate) fn is_hop_by_hop(name: &::http::HeaderName) -> bool {
     matches!(
         name.as_str(),
         "connection"
+            | "http2-settings"
             | "keep-alive"
             | "proxy-authenticate"
             | "proxy-authorization"

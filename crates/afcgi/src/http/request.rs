@@ -1,5 +1,6 @@
 //! CGI parameters to an [`http::Request`] (RFC 3875 section 4.1).
 
+use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
 
 use afcgi_proto::Params;
@@ -27,6 +28,25 @@ const PATH: &AsciiSet = &CONTROLS
     .add(b'{')
     .add(b'}');
 
+/// What has to be encoded in a URI as the client sent it, beside what is not ASCII. It may hold more than
+/// a URI may: web servers pass that on, and browsers leave some of it as it is.
+const SENT: &AsciiSet = &AsciiSet::EMPTY
+    .add(b' ')
+    .add(b'"')
+    .add(b'<')
+    .add(b'>')
+    .add(b'`');
+
+/// The longest URI in bytes, with what is encoded in it: that of [`Uri`].
+const MAX_URI: usize = u16::MAX as usize - 1;
+
+/// Why there is no HTTP request: a status and the text of the answer.
+pub(super) type Refusal = (u16, &'static str);
+
+const NO_URI: Refusal = (400, "REQUEST_URI is no URI");
+/// There are 24,576 at least before a [`HeaderMap`] is full.
+const TOO_MANY_FIELDS: Refusal = (431, "there are too many header fields");
+
 /// The parameters that make up the HTTP request, found in one pass.
 #[derive(Default)]
 struct Found<'a> {
@@ -52,14 +72,16 @@ pub(super) struct Converted {
 }
 
 /// Makes an HTTP request; the error says what is wrong with the parameters.
-pub(super) fn from_fastcgi(request: Request) -> Result<Converted, &'static str> {
+pub(super) fn from_fastcgi(request: Request) -> Result<Converted, Refusal> {
     let params = request.params().clone();
     let found = Found::new(&params)?;
     let method = match found.method {
         None => Method::GET,
-        Some(method) => Method::from_bytes(method).map_err(|_| "REQUEST_METHOD is no method")?,
+        Some(method) => {
+            Method::from_bytes(method).map_err(|_| (400, "REQUEST_METHOD is no method"))?
+        }
     };
-    let uri = found.uri().ok_or("REQUEST_URI is no URI")?;
+    let uri = found.uri()?;
     let tunnel = (found.upgrade && request.upgrade_offered())
         .then(|| Box::new((request.stdin(), request.stdout())));
     // Without a length there may be a body all the same, of a length that nobody knows yet. What
@@ -94,11 +116,11 @@ pub(super) fn from_fastcgi(request: Request) -> Result<Converted, &'static str> 
 }
 
 impl<'a> Found<'a> {
-    fn new(params: &'a Params) -> Result<Self, &'static str> {
+    fn new(params: &'a Params) -> Result<Self, Refusal> {
         let is_header = |name: &[u8]| name.starts_with(b"HTTP_") || name.starts_with(b"CONTENT_");
         let headers = params.iter().filter(|pair| is_header(pair.0)).count();
         let mut found = Self {
-            headers: HeaderMap::with_capacity(headers),
+            headers: HeaderMap::try_with_capacity(headers).map_err(|_| TOO_MANY_FIELDS)?,
             ..Self::default()
         };
         for (name, value) in params {
@@ -112,16 +134,18 @@ impl<'a> Found<'a> {
                 b"REMOTE_ADDR" => found.remote_addr = parse(value),
                 b"REMOTE_PORT" => found.remote_port = parse(value).unwrap_or(0),
                 b"CONTENT_LENGTH" if !value.is_empty() => {
-                    let length = parse(value).ok_or("CONTENT_LENGTH is no number")?;
+                    let length = parse(value).ok_or((400, "CONTENT_LENGTH is no number"))?;
                     found.content_length = Some(length);
-                    found.header(params, CONTENT_LENGTH, value);
+                    found.header(params, CONTENT_LENGTH, value)?;
                 }
-                b"CONTENT_TYPE" if !value.is_empty() => found.header(params, CONTENT_TYPE, value),
+                b"CONTENT_TYPE" if !value.is_empty() => {
+                    found.header(params, CONTENT_TYPE, value)?
+                }
                 b"FCGI_UPGRADE" => found.upgrade = true,
                 _ => {
                     found.upgrade |= name == b"HTTP_UPGRADE";
                     if let Some(name) = name.strip_prefix(b"HTTP_").and_then(header_name) {
-                        found.header(params, name, value);
+                        found.header(params, name, value)?;
                     }
                 }
             }
@@ -130,17 +154,29 @@ impl<'a> Found<'a> {
     }
 
     /// A value that may not stand in a header is left out.
-    fn header(&mut self, params: &Params, name: HeaderName, value: &[u8]) {
+    fn header(&mut self, params: &Params, name: HeaderName, value: &[u8]) -> Result<(), Refusal> {
         let value = params.as_encoded().slice_ref(value);
         if let Ok(value) = HeaderValue::from_maybe_shared(value) {
-            self.headers.append(name, value);
+            (self.headers.try_append(name, value)).map_err(|_| TOO_MANY_FIELDS)?;
         }
+        Ok(())
     }
 
-    fn uri(&self) -> Option<Uri> {
-        if let Some(uri) = self.request_uri.filter(|uri| !uri.is_empty()) {
-            return Uri::try_from(uri).ok();
+    fn uri(&self) -> Result<Uri, Refusal> {
+        let text = match self.request_uri.filter(|uri| !uri.is_empty()) {
+            // No client means those, and what splits lines somewhere is not passed on.
+            Some(uri) if uri.iter().any(u8::is_ascii_control) => return Err(NO_URI),
+            Some(uri) => Cow::from(percent_encode(uri, SENT)),
+            None => Cow::Owned(self.made_uri()?),
+        };
+        if text.len() > MAX_URI {
+            return Err((414, "REQUEST_URI is too long"));
         }
+        Uri::try_from(&*text).map_err(|_| NO_URI)
+    }
+
+    /// A URI of its decoded parts.
+    fn made_uri(&self) -> Result<String, Refusal> {
         let mut text = String::new();
         for part in [self.script_name, self.path_info] {
             text.extend(percent_encode(part, PATH));
@@ -148,11 +184,14 @@ impl<'a> Found<'a> {
         if !text.starts_with('/') {
             text.insert(0, '/');
         }
+        if self.query.iter().any(u8::is_ascii_control) {
+            return Err(NO_URI);
+        }
         if !self.query.is_empty() {
             text.push('?');
-            text.push_str(std::str::from_utf8(self.query).ok()?);
+            text.extend(percent_encode(self.query, SENT));
         }
-        text.try_into().ok()
+        Ok(text)
     }
 }
 
@@ -188,5 +227,56 @@ fn version(protocol: &[u8]) -> Version {
         b"HTTP/2.0" | b"HTTP/2" => Version::HTTP_2,
         b"HTTP/3.0" | b"HTTP/3" => Version::HTTP_3,
         _ => Version::HTTP_11,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn uri(bytes: &[u8]) -> Result<Uri, Refusal> {
+        let found = Found {
+            request_uri: Some(bytes),
+            ..Found::default()
+        };
+        found.uri()
+    }
+
+    #[test]
+    fn every_byte_but_controls_may_stand_in_a_path_and_a_query() {
+        for byte in 0..=u8::MAX {
+            for (before, after) in [(&b"/a"[..], &b"b?c"[..]), (b"/a?b", b"c")] {
+                let bytes = [before, &[byte], after].concat();
+                let made = uri(&bytes);
+                if byte.is_ascii_control() {
+                    assert_eq!(made, Err(NO_URI), "{byte:#04x}");
+                    continue;
+                }
+                let made = made.unwrap_or_else(|why| panic!("{byte:#04x}: {why:?}"));
+                let text = made.to_string();
+                assert!(text.is_ascii());
+                // What is behind a `#` is nobody's affair but the client's.
+                if byte != b'#' {
+                    let decoded: Vec<u8> = percent_encoding::percent_decode_str(&text).collect();
+                    assert_eq!(decoded, bytes, "{text}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_uri_is_as_long_as_may_be() {
+        for (path, fits) in [
+            ("x".repeat(MAX_URI - 1), true),
+            ("x".repeat(MAX_URI), false),
+            ("\"".repeat(MAX_URI / 3), true),
+            ("\"".repeat(MAX_URI / 3 + 1), false),
+        ] {
+            let made = uri(format!("/{path}").as_bytes());
+            assert_eq!(made.is_ok(), fits, "{}", path.len());
+            if let Err((status, _)) = made {
+                assert_eq!(status, 414);
+            }
+        }
     }
 }

@@ -7,8 +7,9 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context as TaskContext, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use afcgi_proto::app::OverflowTotal;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::mpsc;
@@ -18,12 +19,20 @@ use super::Server;
 use super::app::App;
 use super::config::Config;
 use super::connection::{Common, Driver, Ending};
+use super::linger::Linger;
 use super::listen::{ListenSocket, Listener, SocketFile};
 use super::noise::Noise;
 use super::stop::{Asked, Open, Stop};
 
 /// How long to wait before accepting again when the system is out of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How long a connection has to be idle before it makes room for another: the first request of one that was
+/// just accepted may be on its way.
+const YOUNG: Duration = Duration::from_millis(100);
+
+/// How long a connection waits for room that another makes: its thread may be busy.
+const ROOM_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Connections that wait for their thread to take them.
 const HANDOVER: usize = 1024;
@@ -63,6 +72,53 @@ struct Context {
     config: Arc<Config>,
     common: Common,
     open: Open,
+}
+
+impl Context {
+    /// Whether a connection may come in; it is counted then.
+    async fn lets_in(&self, accepted: &Accepted) -> bool {
+        let stats = &self.common.stats;
+        if let Some(why) = accepted.objection(&self.config) {
+            stats.turn_away();
+            if self.common.noise.may_warn() {
+                tracing::warn!(%why, "connection closed");
+            }
+            return false;
+        }
+        if let Accepted::Tcp(stream) = accepted
+            && let Err(error) = stream.set_nodelay(true)
+        {
+            tracing::debug!(%error, "connection lost");
+            return false;
+        }
+        if !self.has_room().await {
+            stats.turn_away();
+            if self.common.noise.may_warn() {
+                tracing::warn!(
+                    max_connections = self.config.max_connections,
+                    "connection closed: there are as many as may be, and none is idle"
+                );
+            }
+            return false;
+        }
+        true
+    }
+
+    /// Counts a connection in, if need be in place of one that is idle.
+    async fn has_room(&self) -> bool {
+        let start = Instant::now();
+        while !self.common.stats.connect(self.config.max_connections) {
+            let now = Instant::now();
+            let late = now.saturating_duration_since(start) > ROOM_TIMEOUT;
+            let latest = now.checked_sub(YOUNG).filter(|_| !late);
+            let Some(key) = latest.and_then(|latest| self.open.make_room(latest)) else {
+                return false;
+            };
+            // One that has got a request meanwhile stays, and another is asked.
+            let _ = tokio::time::timeout(ROOM_TIMEOUT / 10, self.open.gone(key)).await;
+        }
+        true
+    }
 }
 
 impl<A: App> Place<A> {
@@ -193,12 +249,24 @@ where
     IO: AsyncRead + AsyncWrite + Unpin,
     A: App,
 {
-    let _counted = Counted(context.common.clone());
     let config = context.config.for_connections();
     let driver = Driver::new(io, app, config, context.common.clone());
+    // Whoever waits until it is gone finds it counted out.
     let _entry = context.open.add(driver.shared());
-    match driver.run().await {
-        Ending::Finished => tracing::debug!("connection closed"),
+    let _counted = Counted(context.common.clone());
+    let shared = Arc::clone(driver.shared());
+    let ending = driver.run().await;
+    if shared.has_made_room() {
+        context.common.stats.make_room();
+        if context.common.noise.may_warn() {
+            tracing::warn!(
+                max_connections = context.config.max_connections,
+                "idle connection closed to make room for another"
+            );
+        }
+    }
+    match ending {
+        Ending::Finished | Ending::MadeRoom => tracing::debug!("connection closed"),
         Ending::Protocol(error) if context.common.noise.may_warn() => {
             tracing::warn!(%error, "connection closed");
         }
@@ -287,7 +355,12 @@ impl<A: App> Acceptor<A> {
                     stats: server.stats,
                     noise: Noise::default(),
                     max_requests: config.max_requests,
+                    overflow: OverflowTotal::new(config.overflow_total),
                     send_timeout: config.send_timeout,
+                    linger: Linger {
+                        time: config.linger_time,
+                        bytes: config.linger_bytes,
+                    },
                     upgrades: config.upgrades,
                 },
                 open: Open::default(),
@@ -317,7 +390,11 @@ impl<A: App> Acceptor<A> {
                 accepted = accept => accepted,
             };
             match accepted {
-                Ok(accepted) => self.take_in(accepted),
+                Ok(accepted) => {
+                    if self.context.lets_in(&accepted).await {
+                        self.put(accepted);
+                    }
+                }
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => {
                     tracing::error!(%error, "cannot accept connections");
@@ -331,34 +408,11 @@ impl<A: App> Acceptor<A> {
         Ok(())
     }
 
-    fn take_in(&self, accepted: Accepted) {
-        let Context { config, common, .. } = &self.context;
-        if let Some(why) = accepted.objection(config) {
-            common.stats.turn_away();
-            if common.noise.may_warn() {
-                tracing::warn!(%why, "connection closed");
-            }
-            return;
-        }
-        if let Accepted::Tcp(stream) = &accepted
-            && let Err(error) = stream.set_nodelay(true)
-        {
-            tracing::debug!(%error, "connection lost");
-            return;
-        }
-        if !common.stats.connect(config.max_connections) {
-            common.stats.turn_away();
-            if common.noise.may_warn() {
-                tracing::warn!(
-                    max_connections = config.max_connections,
-                    "connection closed: there are as many as may be"
-                );
-            }
-            return;
-        }
+    fn put(&self, accepted: Accepted) {
         if let Err(error) = self.place.put(accepted, self.context.clone()) {
-            common.stats.disconnect();
-            common.stats.turn_away();
+            let stats = &self.context.common.stats;
+            stats.disconnect();
+            stats.turn_away();
             tracing::error!(%error, "connection closed");
         }
     }

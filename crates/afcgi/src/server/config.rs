@@ -13,17 +13,27 @@ use super::upgrade::Upgrades;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Config {
-    /// Connections at a time, on all listeners together; a further one is closed at once.
-    /// Default: 1024.
+    /// Connections at a time, on all listeners together. For a further one the connection makes room that has
+    /// been idle longest: it has no request that is complete, no response that is to be sent, and has been so for
+    /// a tenth of a second at least. Where there is none the further one is closed at once. Default: 1024.
     pub max_connections: usize,
     /// Requests at a time, on all connections together; a further one is refused with OVERLOADED,
     /// so that the web server may try elsewhere. Default: 65536.
     pub max_requests: usize,
     /// The limits of one connection. Its `values` are set by the server.
     pub connection: app::Config,
+    /// Bytes of request bodies that are held beyond `connection.stdin_buffer` on all connections together, each
+    /// of which is bounded by `connection.overflow`. Default: 64 MiB.
+    pub overflow_total: usize,
     /// How long the socket of a connection may take nothing while there is output for it, before
     /// the connection is given up. Default: 60 s.
     pub send_timeout: Duration,
+    /// How long a connection that is to be closed is read on when its web server still sends a body that nobody
+    /// wants: closed at once it would be reset, and the response might be lost. What comes is dropped.
+    /// Default: 10 s.
+    pub linger_time: Duration,
+    /// Bytes that such a connection may still send. Default: 64 MiB.
+    pub linger_bytes: usize,
     /// How long active requests may go on after the server was asked to stop. Default: 30 s.
     pub drain_timeout: Duration,
     /// Which requests may become tunnels (`docs/upgrade.md`). Default: those that the web server
@@ -43,7 +53,10 @@ impl Default for Config {
             max_connections: 1024,
             max_requests: 65_536,
             connection: app::Config::default(),
+            overflow_total: 64 * 1024 * 1024,
             send_timeout: Duration::from_secs(60),
+            linger_time: Duration::from_secs(10),
+            linger_bytes: 64 * 1024 * 1024,
             drain_timeout: Duration::from_secs(30),
             upgrades: Upgrades::default(),
             web_server_addrs: std::env::var("FCGI_WEB_SERVER_ADDRS")

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
-use afcgi_proto::app::{self, Event, Refusal};
+use afcgi_proto::app::{self, Event, OverflowTotal, Refusal};
 use afcgi_proto::{BeginRequest, Handle, Params, ProtocolStatus};
 use pin_project_lite::pin_project;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -22,6 +22,7 @@ use tokio::time::Sleep;
 use tokio_util::sync::ReusableBoxFuture;
 
 use super::app::App;
+use super::linger::Linger;
 use super::noise::Noise;
 use super::request::{AppStatus, Request};
 use super::shared::Shared;
@@ -32,7 +33,8 @@ use super::upgrade::Upgrades;
 const READ: usize = 128 * 1024;
 
 thread_local! {
-    static BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; READ]);
+    /// What the connections of a thread are read into.
+    pub(super) static BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; READ]);
 }
 
 /// What the connections of a server have in common.
@@ -41,7 +43,9 @@ pub(crate) struct Common {
     pub(crate) stats: Stats,
     pub(crate) noise: Noise,
     pub(crate) max_requests: usize,
+    pub(crate) overflow: OverflowTotal,
     pub(crate) send_timeout: Duration,
+    pub(crate) linger: Linger,
     pub(crate) upgrades: Upgrades,
 }
 
@@ -71,6 +75,8 @@ pub(crate) struct Driver<IO, A> {
 pub(crate) enum Ending {
     /// In agreement: nothing was left to do.
     Finished,
+    /// It was idle, and makes room for another.
+    MadeRoom,
     /// The peer broke the protocol.
     Protocol(afcgi_proto::ConnectionError),
     /// The socket failed, or took nothing for too long.
@@ -83,7 +89,8 @@ where
     A: App,
 {
     pub(crate) fn new(io: IO, app: A, config: app::Config, common: Common) -> Self {
-        let connection = app::Connection::new(config, Instant::now());
+        let mut connection = app::Connection::new(config, Instant::now());
+        connection.share_overflow(common.overflow.clone());
         Self {
             io,
             app,
@@ -109,10 +116,15 @@ where
 
     /// Drives the connection until it is to be closed.
     pub(crate) async fn run(mut self) -> Ending {
-        match poll_fn(|cx| self.poll_drive(cx)).await {
+        let ending = match poll_fn(|cx| self.poll_drive(cx)).await {
             Ok(()) => Ending::Finished,
             Err(ending) => ending,
+        };
+        let still_sent = self.shared.lock().connection.is_still_sent();
+        if matches!(ending, Ending::Finished) && still_sent {
+            self.common.linger.run(&mut self.io, &self.shared).await;
         }
+        ending
     }
 
     /// Takes in what the socket has, and says how many bytes that was.
@@ -331,6 +343,9 @@ where
             let mut state = self.shared.lock();
             if state.connection.is_finished() {
                 return Poll::Ready(Ok(()));
+            }
+            if state.makes_room() {
+                return Poll::Ready(Err(Ending::MadeRoom));
             }
             if received >= READ {
                 cx.waker().wake_by_ref();

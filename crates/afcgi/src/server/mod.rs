@@ -4,6 +4,7 @@ mod accept;
 mod app;
 mod config;
 mod connection;
+mod linger;
 mod listen;
 mod noise;
 mod request;

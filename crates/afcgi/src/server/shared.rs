@@ -7,6 +7,7 @@
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
+use std::time::Instant;
 
 use afcgi_proto::app::{self, Input, Output};
 use afcgi_proto::inbox::{Broken, Read};
@@ -38,6 +39,8 @@ pub(crate) struct State {
     pub(crate) socket_full: bool,
     /// Whether the driver holds bytes that the connection would not take.
     pub(crate) held_back: bool,
+    /// The connection is to make room for another, if it has been idle since then.
+    room_wanted: Option<Instant>,
 }
 
 /// Who waits for what, of one request.
@@ -83,6 +86,7 @@ impl Shared {
                 parked: false,
                 socket_full: false,
                 held_back: false,
+                room_wanted: None,
             }),
             upgrades,
         })
@@ -90,6 +94,34 @@ impl Shared {
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Since when the connection has been idle, if it is.
+    pub(crate) fn idle_since(&self) -> Option<Instant> {
+        self.lock().connection.idle_since()
+    }
+
+    /// Asks a connection to make room for another. `false`: it has not been idle since then.
+    pub(crate) fn want_room(&self, idle_since: Instant) -> bool {
+        let mut state = self.lock();
+        let idle = state.connection.idle_since() == Some(idle_since);
+        if idle {
+            state.room_wanted = Some(idle_since);
+            state.wake_driver_now();
+        }
+        idle
+    }
+
+    /// Whether the connection, which has ended, did so to make room.
+    pub(crate) fn has_made_room(&self) -> bool {
+        self.lock().room_wanted.is_some()
+    }
+
+    /// Ends the connection at once.
+    pub(crate) fn cut(&self) {
+        let mut state = self.lock();
+        state.connection.lost();
+        state.wake_driver_now();
     }
 
     pub(crate) fn poll_read(
@@ -186,6 +218,19 @@ impl State {
             self.tasks.resize_with(slot + 1, Task::default);
         }
         &mut self.tasks[slot]
+    }
+
+    /// Whether the connection is to be closed to make room. One that got a request meanwhile stays.
+    pub(crate) fn makes_room(&mut self) -> bool {
+        if self.room_wanted != self.connection.idle_since() {
+            self.room_wanted = None;
+        }
+        self.room_wanted.is_some()
+    }
+
+    /// Whether nobody may wait for the web server any more.
+    pub(crate) fn is_cut(&self) -> bool {
+        self.room_wanted.is_some() || self.connection.is_lost()
     }
 
     /// Takes note of the task of a request. If the request is over already, the task is to be

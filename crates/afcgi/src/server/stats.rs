@@ -12,6 +12,7 @@ struct Counters {
     connections: AtomicUsize,
     accepted: AtomicU64,
     turned_away: AtomicU64,
+    made_room: AtomicU64,
     active: AtomicUsize,
     served: AtomicU64,
     aborted: AtomicU64,
@@ -28,6 +29,8 @@ pub struct Snapshot {
     pub accepted: u64,
     /// Connections that were closed at once: over the limit, or not allowed.
     pub turned_away: u64,
+    /// Connections that were closed to make room for others, since they had been idle longest.
+    pub made_room: u64,
     /// Requests that a handler works on.
     pub active: usize,
     /// Requests whose handler returned.
@@ -48,6 +51,7 @@ impl Stats {
             connections: counters.connections.load(Ordering::Relaxed),
             accepted: counters.accepted.load(Ordering::Relaxed),
             turned_away: counters.turned_away.load(Ordering::Relaxed),
+            made_room: counters.made_room.load(Ordering::Relaxed),
             active: counters.active.load(Ordering::Relaxed),
             served: counters.served.load(Ordering::Relaxed),
             aborted: counters.aborted.load(Ordering::Relaxed),
@@ -58,16 +62,23 @@ impl Stats {
     /// Counts a connection in, unless there are `most`.
     pub(crate) fn connect(&self, most: usize) -> bool {
         let counters = &self.0;
-        if counters.connections.fetch_add(1, Ordering::Relaxed) >= most {
-            counters.connections.fetch_sub(1, Ordering::Relaxed);
-            return false;
+        let more = |count: usize| (count < most).then_some(count + 1);
+        let counted = counters
+            .connections
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more)
+            .is_ok();
+        if counted {
+            counters.accepted.fetch_add(1, Ordering::Relaxed);
         }
-        counters.accepted.fetch_add(1, Ordering::Relaxed);
-        true
+        counted
     }
 
     pub(crate) fn turn_away(&self) {
         self.0.turned_away.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn make_room(&self) {
+        self.0.made_room.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn disconnect(&self) {

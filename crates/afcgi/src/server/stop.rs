@@ -5,11 +5,15 @@ use std::future::{Future, pending};
 use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Instant;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Notify, watch};
 
 use super::shared::Shared;
+
+/// Idle connections that are remembered when room is needed.
+const IDLEST: usize = 64;
 
 /// What asks the server to stop.
 pub(super) struct Stop {
@@ -119,6 +123,8 @@ struct Table {
     next: u64,
     connections: HashMap<u64, Weak<Shared>>,
     draining: bool,
+    /// Those that were idle longest when it was looked for them, and since when; the longest last.
+    idlest: Vec<(Instant, u64)>,
 }
 
 /// An entry of [`Open`], removed when it is dropped.
@@ -159,11 +165,45 @@ impl Open {
 
     /// Ends every connection.
     pub(crate) fn abort(&self) {
-        self.for_each(|shared| {
-            let mut state = shared.lock();
-            state.connection.lost();
-            state.wake_driver_now();
-        });
+        self.for_each(Shared::cut);
+    }
+
+    /// Asks the connection that has been idle longest to make room, if it was so before `latest`. To be
+    /// awaited with [`Open::gone`].
+    ///
+    /// A connection is idle since later and later, so those that were found once, and have not changed, are
+    /// still the first: the others are looked at again only when all of these are used up.
+    pub(crate) fn make_room(&self, latest: Instant) -> Option<u64> {
+        let mut table = self.table();
+        for _ in 0..2 {
+            while let Some((since, key)) = table.idlest.pop() {
+                let connection = table.connections.get(&key).and_then(Weak::upgrade);
+                if connection.is_some_and(|shared| shared.want_room(since)) {
+                    return Some(key);
+                }
+            }
+            let connections = table.connections.iter();
+            let mut idle: Vec<_> = connections
+                .filter_map(|(key, shared)| Some((shared.upgrade()?.idle_since()?, *key)))
+                .filter(|(since, _)| *since < latest)
+                .collect();
+            idle.sort_unstable();
+            idle.truncate(IDLEST);
+            idle.reverse();
+            table.idlest = idle;
+        }
+        None
+    }
+
+    /// Returns when that connection is closed. For one caller at a time, and none of [`Open::all_closed`].
+    pub(crate) async fn gone(&self, key: u64) {
+        loop {
+            let closed = self.0.closed.notified();
+            if !self.table().connections.contains_key(&key) {
+                return;
+            }
+            closed.await;
+        }
     }
 
     fn for_each(&self, act: impl Fn(&Shared)) {

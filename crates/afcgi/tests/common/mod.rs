@@ -155,6 +155,19 @@ impl Client {
         handle
     }
 
+    /// A POST with a body, sent as far as it goes by itself.
+    pub async fn upload(&mut self, body: &[u8]) -> Handle {
+        let handle = self.begin(Role::Responder, &[("REQUEST_METHOD", "POST")]);
+        let mut rest = body;
+        while !rest.is_empty() {
+            let count = self.connection.write(handle, Output::Stdin, rest).unwrap();
+            rest = &rest[count..];
+            self.flush().await;
+        }
+        self.connection.end(handle, Output::Stdin).unwrap();
+        handle
+    }
+
     /// Content that fits into the output buffer.
     pub fn put(&mut self, handle: Handle, output: Output, content: &[u8]) {
         assert_eq!(

@@ -64,6 +64,7 @@ impl World {
             params_timeout: long,
             idle_timeout: long,
             stdin_buffer: rng.usize(1..5000),
+            overflow: if seed.is_multiple_of(2) { 0 } else { 10_000 },
             output_buffer: rng.usize(1..5000),
             output_turn: rng.usize(1..1000),
             requests: 20,

@@ -45,7 +45,7 @@ async fn tell(socket: TcpStream, number: usize, open: Arc<AtomicUsize>) {
             kind::STDIN if record.content.is_empty() => {
                 let (send, id) = (send.clone(), record.id);
                 tokio::spawn(async move {
-                    let wait = if id % 4 == 0 { 60 } else { 0 };
+                    let wait = if id.is_multiple_of(4) { 60 } else { 0 };
                     tokio::time::sleep(Duration::from_millis(wait)).await;
                     _ = send.send(response(id, &number.to_string()));
                 });

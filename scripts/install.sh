@@ -271,7 +271,7 @@ case ${1-} in
     bench) needs=("${base_needs[@]}" "${nginx_needs[@]}" "${bench_needs[@]}") ;;
     chaos) needs=("${base_needs[@]}" "${nginx_needs[@]}" "${chaos_needs[@]}") ;;
     hosts) needs=("${base_needs[@]}" "${nginx_needs[@]}" "${hosts_needs[@]}") ;;
-    *) die "usage: scripts/install.sh rust|base|nginx|build|test|bench|hosts" ;;
+    *) die "usage: scripts/install.sh rust|base|nginx|build|test|bench|chaos|hosts" ;;
 esac
 
 mapfile -t packages < <(missing "${needs[@]}")

@@ -8,9 +8,10 @@ set -u
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
 
-scripts/install.sh rust || exit 1
-say "Building the demonstration"
+need rust
+begin "Building the demonstration (2 to 4 minutes the first time)"
 cargo build --release --bin afcgi || die "afcgi does not build (see above)."
+ended
 
 # Thousands of clients at a time, as far as this user may.
 ulimit -n "$(ulimit -Hn)" 2>/dev/null

@@ -6,7 +6,7 @@ set -u
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
 
-scripts/install.sh test || exit 1
+need test
 
 summary=()
 failed=0

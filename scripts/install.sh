@@ -166,8 +166,10 @@ apt() {
     : >"$log"
     watch "$log"
     while :; do
-        as_root env LC_ALL=C DEBIAN_FRONTEND=noninteractive apt-get -q -y -o DPkg::Lock::Timeout=0 -o Dpkg::Use-Pty=0 -o APT::Status-Fd=2 \
-            -o APT::Update::Error-Mode=any "$@" >>"$log" 2>&1 </dev/null
+        # A descriptor of its own for what can be read by programs: apt-get closes it for dpkg, and sudo those that it is given.
+        # shellcheck disable=SC2016
+        as_root env LC_ALL=C DEBIAN_FRONTEND=noninteractive sh -c 'exec apt-get "$@" 3>&1' apt-get -q -y -o DPkg::Lock::Timeout=0 \
+            -o Dpkg::Use-Pty=0 -o APT::Status-Fd=3 -o APT::Update::Error-Mode=any "$@" >>"$log" 2>&1 </dev/null
         status=$?
         if [ $status = 0 ] || [ $((SECONDS - start)) -ge $lock_patience ] || ! grep -q '^E: Could not get lock' "$log"; then
             break
@@ -180,8 +182,11 @@ apt() {
     return $status
 }
 
-# The lines in which apt-get says what went wrong, as one.
-complaint() { grep -E '^(E|W): ' "$work/apt.log" | sort -u | tail -n 2 | paste -s -d ' ' -; }
+# What apt-get and dpkg say went wrong, in one line.
+complaint() {
+    sed -n -e '/^\(E\|W\|dpkg\): /p' -e 's/^pmerror:\([^:]*\):[^:]*:\(.*\)/\1: \2/p' -e '/^ .*\(returned error exit status\|subprocess\)/s/^ *//p' "$work/apt.log" |
+        awk '!seen[$0]++' | head -n 4 | paste -s -d ' ' - | cut -c 1-500
+}
 
 # Services of the wanted packages that exist, by unit name.
 services() {

@@ -95,6 +95,8 @@ allow_daemons() {
     policy_is_ours=
 }
 tidy() {
+    # A subshell that is ended before it has put these traps off is not to tidy up for all.
+    [ "$BASHPID" = $$ ] || return
     unwatch
     allow_daemons
     [ -z "$work" ] || rm -rf "$work"

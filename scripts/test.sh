@@ -42,6 +42,7 @@ others=(--workspace --exclude afcgi-nginx)
 
 step format cargo fmt --all --check
 step scripts shellcheck -x scripts/*.sh nginx/build.sh bench/run.sh .ci/run
+step installer scripts/install-test.sh
 step module build_module
 step panics nginx/build.sh --panics
 step lints cargo clippy --locked --quiet "${others[@]}" --all-targets -- -D warnings

@@ -98,7 +98,7 @@ check "nor asked for" eval '! called " install "'
 check "and it is said what helps" says 'security archive'
 
 machine
-pretend apt-cache true
+pretend apt-cache 'case $2 in rustc) echo "  Candidate: 1.63.0+dfsg1-2" ;; esac'
 pretend apt-get 'echo "E: Failed to fetch http://x/ Could not resolve" >&2; exit 100'
 installs rust
 check "without a network it fails" is 1
@@ -106,9 +106,10 @@ check "with what helps" says 'Connect this machine to a network'
 
 machine
 pretend id 'echo 1000'
+pretend apt-cache 'case $2 in rustc) echo "  Candidate: 1.63.0+dfsg1-2" ;; esac'
 installs base
 check "without root it fails" is 1
-check "with the command to run" says "Run 'apt-get install rustc-web cargo-web"
+check "with the command to run" says "Run 'apt-get update && apt-get install rustc-web cargo-web"
 check "in one line" eval '[ "$(wc -l <<<"$said")" = 1 ]'
 
 machine

@@ -213,6 +213,7 @@ disable() {
 
 # Brings the package lists up to date, once.
 refreshed=
+unreachable=
 refresh() {
     [ -z "$refreshed" ] || return 0
     refreshed=yes
@@ -221,7 +222,8 @@ refresh() {
     if apt update; then
         ended
     else
-        say "    apt-get update failed, going on with the lists that are there: $(complaint)" >&2
+        unreachable=yes
+        say "    apt-get update failed, going on with the lists that are there: $(complaint | cut -c 1-200)" >&2
     fi
 }
 
@@ -240,7 +242,7 @@ install() {
         return 1
     fi
     if ! may_be_root; then
-        say "Missing: $*. Run 'apt-get install $*' as root, then run this again (or run it as root, or as a user who may use sudo)." >&2
+        say "Missing: $*. Run 'apt-get update && apt-get install $*' as root, then run this again (or run this as root, or as a user who may use sudo)." >&2
         return 1
     fi
     refresh
@@ -298,8 +300,8 @@ rust_ending() {
         return
     elif at_least "$(candidate rustc-web)" "$rust_version"; then
         printf '%s' -web
-    elif [ -z "$(candidate rustc)" ] && ! may_be_root; then
-        # There are no package lists, and they cannot be had: what Debian 12 and 13 have is named.
+    elif ! may_be_root; then
+        # The lists may be old, and newer ones cannot be had: what Debian 12 and 13 have is named.
         printf '%s' -web
     else
         return 1
@@ -371,8 +373,8 @@ no_rust() {
         die "$why. Run 'rustup update stable', then this again."
     elif ! is_debian; then
         die "$why. Install it with your system's packages or from https://rustup.rs, then run this again."
-    elif [ -z "$(candidate rustc)" ]; then
-        die "$why, and there are no lists of Debian's packages. Connect this machine to a network that reaches Debian's archive (or set http_proxy), then run this again."
+    elif [ -n "$unreachable" ]; then
+        die "$why, and no package can be fetched. Connect this machine to a network that reaches Debian's archive (or set http_proxy), then run this again."
     fi
     die "$why, and the sources of apt have none. Debian 12 and 13 have it in their security archive, as rustc-web and cargo-web: add that to the sources of apt, or install Rust from https://rustup.rs. Then run this again."
 }

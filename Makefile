@@ -4,7 +4,7 @@
 
 help:
 	@echo 'make run      build everything, start nginx with the module on 127.0.0.1:8888 and afcgitest on 127.0.0.1:5000'
-	@echo 'make demo     the demonstration alone, on 127.0.0.1:8888: a page of requests against connections. Needs Rust and nothing else'
+	@echo 'make demo     the demonstration alone, on 127.0.0.1:8888 or at LISTEN=HOST:PORT: a page of requests against connections. Needs Rust and nothing else'
 	@echo 'make test     everything that CI runs: format, lints, documentation, tests, web servers'
 	@echo 'make module   the nginx module alone: nginx/build/ngx_http_fastcgi_multiplex_module.so'
 	@echo 'make bench    the measurements, with a dated record in bench/records/'
@@ -17,7 +17,7 @@ run:
 	@scripts/run.sh
 
 demo:
-	@scripts/demo.sh
+	@scripts/demo.sh $(if $(LISTEN),--listen "$(LISTEN)")
 
 test:
 	@scripts/test.sh

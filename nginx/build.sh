@@ -117,7 +117,7 @@ fi
 
 # A target folder for each nginx: neither makes the other be built again.
 export NGINX_SOURCE_DIR=$source_dir NGINX_BUILD_DIR=$build_dir CARGO_TARGET_DIR=$source_dir/target
-(cd "$here" && cargo build --release --quiet --package afcgi-nginx "${features[@]}") || die "the module does not build (see above)."
+(cd "$here" && cargo build --release --package afcgi-nginx "${features[@]}") || die "the module does not build (see above)."
 # A running nginx goes on with the file that it has loaded.
 cp -f "$CARGO_TARGET_DIR/release/lib$module" "$out/$file.new"
 mv -f "$out/$file.new" "$out/$file"

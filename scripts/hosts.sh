@@ -22,10 +22,10 @@ web=$prefix-web
 network=10.203.0
 
 [ "$(id -u)" = 0 ] || die "network namespaces need root: run this as root."
-scripts/install.sh hosts || exit 1
-say "Building afcgitest"
+need hosts
+begin "Building afcgitest"
 cargo build --release --quiet --locked --bin afcgitest || die "afcgitest does not build (see above)."
-say "Building the nginx module"
+ended
 build_module || die "the nginx module does not build (see above)."
 nginx=$(realpath "$(nginx_binary)")
 work=$(mktemp -d) || die "no temporary folder."

@@ -6,7 +6,6 @@ set -u
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
 
-scripts/install.sh bench || exit 1
-say "Building the nginx module"
+need bench
 build_module || die "the nginx module does not build (see above)."
 exec cargo run --release --quiet --locked -p afcgi-bench -- isolation "$@"

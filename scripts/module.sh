@@ -5,5 +5,5 @@ set -u
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
 
-scripts/install.sh base || exit 1
+need base
 build_module

@@ -1,6 +1,6 @@
 #!/bin/bash
 # make run: nginx with the module on 127.0.0.1:8888 in front of afcgitest on 127.0.0.1:5000 and the demonstration on 127.0.0.1:5001,
-# until Ctrl-C.
+# until Ctrl-C or until its terminal is closed.
 #
 # Exit status: 0 when asked to stop, 1 when something could not be built or started, or when one of the three died.
 
@@ -19,17 +19,18 @@ free_or_die() {
     local port user
     for port in $web $app $demo; do
         user=$(port_user "$port")
-        [ -z "$user" ] || die "port $port of 127.0.0.1 is in use by $user: stop it and try again."
+        [ -z "$user" ] || die "port $port of 127.0.0.1 is in use by $user. Stop that, then run this again."
     done
 }
 
 free_or_die
-scripts/install.sh base || exit 1
-say "Building afcgitest and the demonstration"
+need base
+begin "Building afcgitest and the demonstration (2 to 4 minutes the first time, on two cores)"
 cargo build --release --bin afcgitest --bin afcgi || die "afcgitest and afcgi do not build (see above)."
-say "Building the nginx module"
+ended
 build_module || die "the nginx module does not build (see above)."
 free_or_die
+begin "Starting afcgitest, the demonstration and nginx"
 
 # Thousands of clients at a time, as far as this user may.
 ulimit -n "$(ulimit -Hn)" 2>/dev/null
@@ -40,6 +41,7 @@ app_pid=
 demo_pid=
 web_pid=
 asked=
+ignores_hangup=$(trap -p HUP)
 
 # Ends what runs, by id, and waits until it is gone. Each is a process group of its own, so that no worker of an nginx that was killed
 # is left.
@@ -62,6 +64,23 @@ stop() {
 }
 trap stop EXIT
 trap 'asked=yes' INT TERM HUP
+
+# Has the terminal been closed that this ran in the foreground of? The signal that tells goes to the first process of the terminal, which
+# may be a make that waits for this script. It is not for those who do without SIGHUP, as with nohup.
+in_front=
+terminal_gone() {
+    [ -z "$ignores_hangup" ] || return 1
+    local line fields
+    read -r line <"/proc/$$/stat" || return 1
+    # After the name: state, parent, process group, session, terminal, the process group in its foreground.
+    read -ra fields <<<"${line##*) }"
+    if [ "${fields[4]}" != 0 ]; then
+        in_front=
+        [ "${fields[2]}" != "${fields[5]}" ] || in_front=yes
+        return 1
+    fi
+    [ -n "$in_front" ]
+}
 
 # In process groups of their own, so that Ctrl-C reaches this script only.
 set -m
@@ -95,7 +114,7 @@ all_alive() {
 # Requests through nginx to both: they are answered only if all three are there.
 ready=
 for ((patience = 150; patience > 0; patience--)); do
-    [ -z "$asked" ] || exit 0
+    [ -z "$asked" ] && ! terminal_gone || exit 0
     all_alive
     if curl -sf --noproxy '*' -m 2 -o "$logs/first" "http://127.0.0.1:$web/" && curl -sf --noproxy '*' -m 2 -o "$logs/first" "$public"; then
         ready=yes
@@ -104,10 +123,11 @@ for ((patience = 150; patience > 0; patience--)); do
     sleep 0.2
 done
 [ -n "$ready" ] || die "all programs run, but http://127.0.0.1:$web/ or $public does not answer: see the logs in $logs."
+ended
 
 cat <<END
 
-Ready: nginx with the module on 127.0.0.1:$web, in front of afcgitest on 127.0.0.1:$app and the demonstration on 127.0.0.1:$demo.
+Ready after $SECONDS s: nginx with the module on 127.0.0.1:$web, in front of afcgitest on 127.0.0.1:$app and the demonstration on 127.0.0.1:$demo.
 Look, in a browser: a thousand long-lived requests on one connection, live:
 
   $public
@@ -118,14 +138,16 @@ Try, in another terminal:
   curl -d 'any text' http://127.0.0.1:$web/echo
   curl http://127.0.0.1:$web/env
   curl -N 'http://127.0.0.1:$web/events?n=5&ms=500'
-  seq 200 | xargs -P 200 -I{} curl -s 'http://127.0.0.1:$web/delay?ms=5000' | sort | uniq -c
-  curl http://127.0.0.1:$web/stats
-  curl http://127.0.0.1:$web/-/multiplex
+
+These hold 200 requests for five seconds, and show meanwhile, from the application and from nginx, how few connections carry them:
+
+  seq 200 | xargs -P 200 -I{} curl -s 'http://127.0.0.1:$web/delay?ms=5000' | sort | uniq -c &
+  sleep 2; curl http://127.0.0.1:$web/stats; curl http://127.0.0.1:$web/-/multiplex; wait
 
 Ctrl-C stops all three. Their logs are in ${logs#"$root"/}.
 END
 
-while [ -z "$asked" ]; do
+while [ -z "$asked" ] && ! terminal_gone; do
     all_alive
     # Not in the background of this shell, so that a signal is heard as soon as it is over.
     sleep 0.2

@@ -6,7 +6,7 @@ set -u
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
 
-scripts/install.sh test || exit 1
+need test
 
 summary=()
 failed=0
@@ -42,6 +42,7 @@ others=(--workspace --exclude afcgi-nginx)
 
 step format cargo fmt --all --check
 step scripts shellcheck -x scripts/*.sh nginx/build.sh bench/run.sh .ci/run
+step installer scripts/install-test.sh
 step module build_module
 step faults nginx/build.sh --faults
 step lints cargo clippy --locked --quiet "${others[@]}" --all-targets -- -D warnings
@@ -49,12 +50,12 @@ step docs env RUSTDOCFLAGS='-D warnings' cargo doc --locked --quiet "${others[@]
 step lints-nginx against_nginx cargo clippy --locked --quiet -p afcgi-nginx --all-targets -- -D warnings
 # It is no library to use: its documentation is for those who work on it.
 step docs-nginx against_nginx env RUSTDOCFLAGS='-D warnings -A rustdoc::private-intra-doc-links' cargo doc --locked --quiet -p afcgi-nginx --no-deps --document-private-items
-step tests cargo test --locked --quiet "${others[@]}" --exclude afcgi-interop --exclude afcgi-nginx-tests --exclude afcgi-chaos
+step tests cargo test --locked --quiet --no-fail-fast "${others[@]}" --exclude afcgi-interop --exclude afcgi-nginx-tests --exclude afcgi-chaos
 # Hundreds of megabytes go through an optimised afcgitest.
 step afcgitest cargo build --locked --quiet --release --bin afcgitest
-step nginx env AFCGITEST="$root/target/release/afcgitest" cargo test --locked --quiet -p afcgi-nginx-tests
-step peers cargo test --locked --quiet -p afcgi-interop
-step chaos cargo test --locked --quiet -p afcgi-chaos
+step nginx env AFCGITEST="$root/target/release/afcgitest" cargo test --locked --quiet --no-fail-fast -p afcgi-nginx-tests
+step peers cargo test --locked --quiet --no-fail-fast -p afcgi-interop
+step chaos cargo test --locked --quiet --no-fail-fast -p afcgi-chaos
 
 printf '\n'
 printf '%s\n' "${summary[@]}"

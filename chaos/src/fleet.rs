@@ -56,6 +56,11 @@ impl Kind {
         }
     }
 
+    /// Whether it takes several requests at a time on a connection.
+    pub fn multiplexes(self) -> bool {
+        !matches!(self, Self::Php | Self::Libfcgi)
+    }
+
     /// How many processes there are of it, and how many addresses each has.
     fn size(self) -> (usize, usize) {
         match self {

@@ -1,6 +1,6 @@
 //! The web servers: their configurations, reloads, and what they hold.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -19,6 +19,9 @@ const WORKERS: u32 = 2;
 
 /// Descriptors that the module takes with its first request for good: a socket that stands for all those that are not real.
 const PLACEHOLDERS: usize = 1;
+
+/// Where nginx writes the token of each request that it has read.
+const TOKENS: &str = "tokens.log";
 
 /// What nginx finds critical, and is no wonder while an application is restarted.
 const NO_SOCKET: &str = "failed (2: No such file or directory)";
@@ -126,6 +129,27 @@ impl Fronts {
         lines.take(20).map(str::to_owned).collect()
     }
 
+    /// Of requests that were sent again since nginx was said to have closed their connection before it read them: those that it did read.
+    pub fn read_twice(&self, tokens: &BTreeSet<u64>) -> Vec<String> {
+        let log = std::fs::read_to_string(self.nginx.dir().join(TOKENS)).unwrap_or_default();
+        let mut read = BTreeMap::<u64, usize>::new();
+        for token in log
+            .lines()
+            .filter_map(|line| u64::from_str_radix(line, 16).ok())
+        {
+            if tokens.contains(&token) {
+                *read.entry(token).or_default() += 1;
+            }
+        }
+        let twice = read.into_iter().filter(|(_, times)| *times > 1);
+        let told = |(token, _)| {
+            format!(
+                "nginx read the request {token:016x}, and closed the connection without a response"
+            )
+        };
+        twice.take(20).map(told).collect()
+    }
+
     /// The descriptors of that process of it which has most.
     fn descriptors(&self, front: Front) -> Vec<String> {
         let processes = match front {
@@ -221,13 +245,15 @@ fn nginx_config(fleet: &Fleet) -> String {
     // afcgitest goes by the path, which is another one here than the client's.
     let params = PARAMS.replace("REQUEST_URI $request_uri", "REQUEST_URI $uri$is_args$args");
     format!(
-        "fastcgi_multiplex_status_zone 4m;
+        "log_format token '$arg_t';
+        fastcgi_multiplex_status_zone 4m;
         keepalive_timeout 1h; keepalive_requests 1000000;
         fastcgi_read_timeout 30s; fastcgi_send_timeout 30s;
         {upstreams}
         server {{
             listen LISTEN reuseport;
             root {};
+            access_log {TOKENS} token;
             {params}
             location = /-/status {{ fastcgi_multiplex_status; }}
             {locations}

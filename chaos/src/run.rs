@@ -101,14 +101,20 @@ pub async fn run(options: &Options) -> Summary {
     tokio::join!(load, to_applications, to_fronts, progress);
     let took = start.elapsed();
     let left_over = rest(&fleet, &fronts).await;
-    let complaints = [fleet.complaints(), fronts.complaints()].concat();
+    let tally = tally.into_inner();
+    let complaints = [
+        fleet.complaints(),
+        fronts.complaints(),
+        fronts.read_twice(&tally.stale),
+    ]
+    .concat();
     Summary {
         seed: options.seed,
         clients: options.clients,
         took,
         addresses: fleet.apps.len(),
         processes: fleet.groups.len(),
-        tally: tally.into_inner(),
+        tally,
         done: done.into_inner(),
         left_over,
         complaints,
@@ -140,7 +146,7 @@ async fn request(
         let cause = events.cause(&front, client.since, Instant::now());
         let killed = events.cause(&targets, begun, Instant::now());
         if cause.is_some() && killed.is_none() {
-            tally.borrow_mut().stale += 1;
+            tally.borrow_mut().stale.insert(plan.token);
             answer = timeout(PATIENCE, client.ask(plan, app, true)).await;
         } else {
             answer = Ok(Outcome::Failed(why.clone()));
@@ -172,6 +178,19 @@ async fn request(
             tally.tell(story("it cannot have succeeded"));
         }
         Ok(Outcome::Right) => count.right += 1,
+        Ok(Outcome::Cut(why)) => {
+            // nginx's own connections, by which it asks those that do not multiplex as without the module, take the end of a connection
+            // between two records for that of the response.
+            let own = plan.front == Front::Nginx && !app.kind.multiplexes();
+            if own && events.cause(&targets[..1], begun, ended).is_some() {
+                count.caused += 1;
+                let cause = "nginx took what a killed application had sent for the whole, as without the module";
+                *tally.causes.entry(cause).or_default() += 1;
+            } else {
+                count.wrong += 1;
+                tally.tell(story(&why));
+            }
+        }
         Ok(Outcome::Left) => count.left += 1,
         Ok(Outcome::Wrong(why)) => {
             count.wrong += 1;

@@ -1,6 +1,6 @@
 //! What is counted, and how it is told.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::time::Duration;
 
@@ -52,8 +52,8 @@ pub struct Tally {
     counts: BTreeMap<(Kind, Front), Counts>,
     /// The causes of failures.
     pub causes: BTreeMap<&'static str, u64>,
-    /// Requests that were sent again because a reload had closed their kept connection.
-    pub stale: u64,
+    /// The tokens of requests that were sent again because a reload had closed their connection before they came.
+    pub stale: BTreeSet<u64>,
     /// The longest that a request took.
     pub longest: Duration,
     stories: Vec<String>,
@@ -65,9 +65,10 @@ impl Tally {
         self.counts.entry((kind, front)).or_default()
     }
 
-    /// Keeps a story, if it is one of the first.
+    /// Tells a story and keeps it, if it is one of the first.
     pub fn tell(&mut self, story: String) {
         if self.stories.len() < STORIES {
+            eprintln!("{story}");
             self.stories.push(story);
         }
     }
@@ -160,14 +161,14 @@ impl Summary {
         )?;
         writeln!(
             text,
-            "- {} were sent again, since a reload of their web server had closed the connection that their client had kept",
-            self.tally.stale
+            "- {} were sent again, since a reload of their web server had closed the connection before it read them",
+            self.tally.stale.len()
         )?;
         for (what, count) in &self.done {
             writeln!(text, "- {what}: {count}")?;
         }
         for (cause, count) in &self.tally.causes {
-            writeln!(text, "- failed since {cause}: {count}")?;
+            writeln!(text, "- failed, since {cause}: {count}")?;
         }
         writeln!(
             text,

@@ -48,12 +48,21 @@ pub async fn the_page(url: &str, picture: &str) {
             "return {clocks} === 100 && {active} > 100 && {connections} === 1"
         ))
         .await;
+    // It tells what became of it, not what was once begun.
+    let said =
+        |words: &str| format!("return document.getElementById('said').textContent === '{words}'");
+    browser
+        .wait(&said("This page holds 100 requests open."))
+        .await;
     // By keyboard, ten times as many.
     browser.press("3").await;
     browser
         .wait(&format!(
             "return {clocks} === 1100 && {active} > 1100 && {connections} === 1"
         ))
+        .await;
+    browser
+        .wait(&said("This page holds 1,100 requests open."))
         .await;
     // They are alive: each gets an event every second.
     let rate = "Number(document.getElementById('rate').textContent.replace(',', ''))";
@@ -126,6 +135,9 @@ pub async fn the_page(url: &str, picture: &str) {
     browser.press("0").await;
     browser
         .wait(&format!("return {clocks} === 0 && {active} < 10"))
+        .await;
+    browser
+        .wait(&said("All requests that this page asked for are closed."))
         .await;
     assert_no_errors(&browser).await;
 }

@@ -3,7 +3,7 @@
 //! [`Gateway`](crate::gateway::Gateway) starts it as its users do; this one has more to look at.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use reqwest::Client;
@@ -33,10 +33,25 @@ impl Own {
 
     /// With flags and a configuration.
     pub async fn start(flags: &[&str], config: &str) -> Self {
+        Self::run(Command::new(afcgi()), flags, config).await
+    }
+
+    /// With a file of its own in place of `/etc/hosts`, which may change: in a mount namespace of its own.
+    pub async fn with_hosts(hosts: &Path, config: &str) -> Self {
+        let mut command = Command::new("unshare");
+        if !rustix::process::getuid().is_root() {
+            command.arg("--map-root-user");
+        }
+        command.args(["--mount", "sh", "-c"]);
+        command.arg("mount --bind \"$1\" /etc/hosts && shift && exec \"$@\"");
+        command.arg("sh").arg(hosts).arg(afcgi());
+        Self::run(command, &[], config).await
+    }
+
+    async fn run(mut command: Command, flags: &[&str], config: &str) -> Self {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let (port, admin) = (free_port(), free_port());
         std::fs::write(dir.path().join("gateway.toml"), config).expect("gateway.toml");
-        let mut command = Command::new(afcgi());
         command.arg("gateway").args(flags);
         command.args(["--listen", &format!("127.0.0.1:{port}")]);
         command.args(["--admin", &format!("127.0.0.1:{admin}")]);

@@ -1,7 +1,7 @@
 //! What the program says on STDERR: as text, or as JSON for programs that read it.
 
 use std::error::Error;
-use std::io::{self, IsTerminal};
+use std::io::{self, IsTerminal, Write};
 use std::str::FromStr;
 use std::sync::OnceLock;
 
@@ -55,6 +55,7 @@ pub fn init(format: LogFormat) {
 pub fn fail(name: &str, error: &(dyn Error + 'static)) {
     match FORMAT.get() {
         Some(LogFormat::Json) => tracing::error!(error, "afcgi {name} cannot go on"),
-        Some(LogFormat::Text) | None => eprintln!("afcgi {name}: {error}"),
+        // Where there is nobody to hear it, it is not said.
+        Some(LogFormat::Text) | None => _ = writeln!(io::stderr(), "afcgi {name}: {error}"),
     }
 }

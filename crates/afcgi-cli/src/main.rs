@@ -6,6 +6,11 @@ use afcgi_cli::logging::{self, LogFormat};
 use afcgi_cli::{demo, gateway};
 use clap::{Parser, Subcommand};
 
+/// What thousands of clients had in memory goes back to the system when they have left. The allocator of glibc keeps it: it frees
+/// from the end of its heaps, and something always stays there.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// FastCGI for long-lived connections.
 #[derive(Debug, Parser)]
 #[command(name = "afcgi", version)]

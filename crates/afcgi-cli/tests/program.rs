@@ -133,3 +133,81 @@ async fn it_needs_no_web_server() {
     // It has ended in order.
     while let Some(_event) = clock.chunk().await.expect("the end of a stream") {}
 }
+
+/// A page of the demonstration: what it asks for ends with its stream, which is here.
+async fn open_page(client: &reqwest::Client, url: &str) -> (String, reqwest::Response) {
+    let mut live = get(client, &format!("{url}live")).await;
+    let mut said = String::new();
+    loop {
+        let chunk = live.chunk().await.expect("a chunk").expect("more of them");
+        said += &String::from_utf8_lossy(&chunk);
+        let page = said.split_once("\"page\":\"").map(|(_, rest)| rest);
+        if let Some((page, _)) = page.and_then(|rest| rest.split_once('"')) {
+            return (page.to_owned(), live);
+        }
+    }
+}
+
+/// With all sorts of requests open it has nothing to complain of when it ends.
+#[tokio::test]
+async fn it_ends_without_a_word_of_trouble() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let address = format!("127.0.0.1:{}", free_port());
+    let command = afcgi(&["demo", "--listen", &address]);
+    let mut process = Process::start("afcgi demo", &command, &folder.path().join("log"));
+    let (client, url) = (client(), format!("http://{address}/"));
+    eventually("the page is there", SOON, || {
+        process.assert_running();
+        let request = client.get(&url).send();
+        async { request.await.map_err(|error| error.to_string()) }
+    })
+    .await;
+    let (page, _live) = open_page(&client, &url).await;
+    let load = client.post(format!("{url}load?page={page}&n=1000"));
+    assert_eq!(load.send().await.expect("an answer").status(), 200);
+    let mut download = get(&client, &format!("{url}download?page={page}")).await;
+    for _ in 0..100 {
+        assert!(download.chunk().await.expect("a chunk").is_some());
+    }
+    // While some of the thousand are open, and others are being opened.
+    let reading = tokio::spawn(async move { while let Ok(Some(_)) = download.chunk().await {} });
+    assert!(process.stop().success());
+    reading.await.expect("the end of the download");
+    let log = process.log();
+    for word in ["ERROR", "WARN", "error"] {
+        assert!(!log.contains(word), "{log}");
+    }
+}
+
+/// Where there may be few files open it says so, and what to do.
+#[tokio::test]
+async fn few_descriptors() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let address = format!("127.0.0.1:{}", free_port());
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -n 300 && exec \"$@\"", "sh"]);
+    command.arg(env!("CARGO_BIN_EXE_afcgi"));
+    command.args(["demo", "--listen", &address]);
+    let process = Process::start("afcgi demo", &command, &folder.path().join("log"));
+    let (client, url) = (client(), format!("http://{address}/"));
+    eventually("the page is there", SOON, || {
+        let request = client.get(&url).send();
+        async { request.await.map_err(|error| error.to_string()) }
+    })
+    .await;
+    assert!(process.log().contains("22 requests at a time"));
+    let (page, _live) = open_page(&client, &url).await;
+    let load = client.post(format!("{url}load?page={page}&n=1000"));
+    let refused = load.send().await.expect("an answer");
+    assert_eq!(refused.status(), 400);
+    let why = refused.text().await.expect("a reason");
+    for words in ["room for 22", "300 files", "ulimit -n", "Raise that limit"] {
+        assert!(why.contains(words), "{why}");
+    }
+    let load = client.post(format!("{url}load?page={page}&n=0"));
+    let refused = load.send().await.expect("an answer");
+    assert_eq!(
+        refused.text().await.expect("a reason"),
+        "expected n from 1 to 22\n"
+    );
+}

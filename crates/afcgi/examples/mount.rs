@@ -8,7 +8,7 @@
 use std::net::SocketAddr;
 
 use afcgi::RemoteAddr;
-use afcgi::client::Client;
+use afcgi::client::{Client, remove_hop_by_hop};
 use axum::Router;
 use axum::extract::{ConnectInfo, Request};
 use axum::middleware::{Next, from_fn};
@@ -33,12 +33,14 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// Tells the application who asks: REMOTE_ADDR and REMOTE_PORT.
+/// Tells the application who asks: REMOTE_ADDR and REMOTE_PORT. The outermost layer is the place to remove what is about the
+/// client's connection.
 async fn remote_addr(
     ConnectInfo(addr): ConnectInfo<SocketAddr>,
     mut request: Request,
     next: Next,
 ) -> axum::response::Response {
+    remove_hop_by_hop(request.headers_mut());
     request.extensions_mut().insert(RemoteAddr(addr));
     next.run(request).await
 }

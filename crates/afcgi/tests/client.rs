@@ -7,7 +7,9 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use afcgi::client::{Client, Config, Error, ExtraParams, LocalAddr, Mapping, OnStderr};
+use afcgi::client::{
+    Client, Config, Error, ExtraParams, LocalAddr, Mapping, OnStderr, remove_hop_by_hop,
+};
 use afcgi::{Params, RemoteAddr, Request, Role, http, native};
 use axum::Router;
 use axum::extract::Extension;
@@ -148,6 +150,7 @@ async fn a_client_cannot_say_what_it_should_not() {
         .unwrap();
     let local: SocketAddr = "192.0.2.2:8080".parse().unwrap();
     request.extensions_mut().insert(LocalAddr(local));
+    remove_hop_by_hop(request.headers_mut());
     let told = told(request, Mapping::default()).await;
     let mut http: Vec<_> = told
         .iter()

@@ -2,14 +2,20 @@
 
 mod common;
 
+use std::io::{Read, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::Duration;
 
-use afcgi::client::{Awaited, Client, Error, Lost};
+use afcgi::client::{Awaited, Client, Config, Error, Lost};
 use afcgi_proto::ProtocolStatus;
 use afcgi_proto::cgi::HeadError;
-use afcgi_testkit::record::{code, end, record, stream};
+use afcgi_testkit::record::{code, end, pairs, record, stream};
+use bytes::Bytes;
 use common::peer::{Link, Peer, ask, body, client, get, post, text};
 use common::{eventually, patient};
+use futures_util::stream;
+use http_body::Frame;
+use http_body_util::StreamBody;
 
 const HELLO: &str = "Content-Type: text/plain\r\n\r\nhello";
 
@@ -52,6 +58,70 @@ async fn r52_only_a_whole_response_is_a_success() {
     // The status of the program.
     let failed = make(|id| [stdout(id, HELLO), end(id, 3, 0)].concat()).await;
     assert!(matches!(failed, Err(Error::AppStatus(3))), "{failed:?}");
+}
+
+/// What a client makes of an application that has read the parameters and said "hel" when it reads no more: the rest of
+/// what it does is done while the client looks at no socket, so that writing the body is what finds out first.
+async fn stop_reading(
+    last: impl FnOnce(UnixStream) -> Option<UnixStream> + Send + 'static,
+) -> Result<Bytes, Error> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("socket");
+    let listener = UnixListener::bind(&path).unwrap();
+    let mut config = Config::default();
+    config.send_timeout = Duration::from_millis(300);
+    let client = Client::builder()
+        .address(path.to_str().unwrap())
+        .config(config)
+        .build()
+        .unwrap();
+    let (go_on, told_to) = std::sync::mpsc::channel();
+    let (done, is_done) = std::sync::mpsc::channel();
+    let application = std::thread::spawn(move || {
+        let (mut socket, _) = listener.accept().unwrap();
+        let mut buffer = [0; 4096];
+        assert_ne!(socket.read(&mut buffer).unwrap(), 0);
+        let values = pairs(&[("FCGI_MPXS_CONNS", "1"), ("FCGI_FLOW_CONTROL", "65536")]);
+        let values = record(code::GET_VALUES_RESULT, 0, &values);
+        socket.write_all(&values).unwrap();
+        assert_ne!(socket.read(&mut buffer).unwrap(), 0);
+        let begun = stdout(1, HELLO.strip_suffix("lo").unwrap());
+        socket.write_all(&begun).unwrap();
+        told_to.recv().unwrap();
+        let kept = last(socket);
+        done.send(()).unwrap();
+        kept
+    });
+    let (upload, chunks) = tokio::sync::mpsc::channel(1);
+    let chunks = stream::unfold(chunks, async |mut chunks| {
+        let chunk = chunks.recv().await?;
+        Some((Ok::<_, std::io::Error>(Frame::data(chunk)), chunks))
+    });
+    let request = http::Request::post("/").body(StreamBody::new(Box::pin(chunks)));
+    let response = patient(client.request(request.unwrap())).await.unwrap();
+    go_on.send(()).unwrap();
+    is_done.recv().unwrap();
+    upload.try_send(Bytes::from_static(b"more")).unwrap();
+    let whole = body(response).await;
+    drop(application.join().unwrap());
+    whole
+}
+
+/// An application may answer before it has read the body, and close.
+#[tokio::test]
+async fn r52_an_answer_is_read_though_writing_fails() {
+    let whole = stop_reading(|mut socket| {
+        let rest = [stdout(1, "lo"), end(1, 0, 0)].concat();
+        socket.write_all(&rest).unwrap();
+        None
+    });
+    assert_eq!(whole.await.unwrap(), "hello");
+    let silent = stop_reading(|socket| {
+        socket.shutdown(std::net::Shutdown::Read).unwrap();
+        Some(socket)
+    });
+    let error = silent.await.unwrap_err();
+    assert!(matches!(error, Error::Lost(Lost::Io(_))), "{error:?}");
 }
 
 #[tokio::test]

@@ -25,10 +25,13 @@ impl Worker {
         let Some(sock) = &real.sock else {
             return;
         };
-        if sock.is_closing() && real.live == 0 {
+        if sock.is_closing() && real.live == 0 && !self.is_awaited(id) {
             self.lose(id, now, 0);
             return;
         }
+        let Some(real) = self.reals.get_mut(id) else {
+            return;
+        };
         if real.pauses(now) {
             return;
         }
@@ -258,7 +261,12 @@ impl Worker {
         }
         // What is left of a response that had stalled is discarded at no use: closing stops it.
         let useless = real.is_shared() && real.live == 0 && real.connection.is_stalled();
-        if useless || (real.live == 0 && (exiting() || real.connection.is_finished())) {
+        let unused = real.live == 0;
+        let leaves = unused && exiting() && !self.is_awaited(id);
+        let Some(real) = self.reals.get_mut(id) else {
+            return;
+        };
+        if useless || leaves || (unused && real.connection.is_finished()) {
             if !real.connection.transmit().is_empty()
                 && let Some(sock) = &real.sock
             {
@@ -281,6 +289,14 @@ impl Worker {
         }
         real.arm(now);
         self.trim(id, now);
+    }
+
+    /// Whether it is being opened or asked, and requests wait for that. A worker that is to end still has
+    /// them: to close what they wait for would be to open it again at once, over and over.
+    fn is_awaited(&self, id: RealKey) -> bool {
+        let opening = (self.reals.get(id)).is_some_and(|real| real.state != State::Ready);
+        let pool = self.pool_of(id);
+        opening && pool.is_some_and(|pool| !pool.waiting.is_empty() || !pool.alone.is_empty())
     }
 
     /// A connection that takes no new requests is not to be found for one.

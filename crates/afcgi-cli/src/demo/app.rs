@@ -36,7 +36,7 @@ use super::live::{self, Page, Pages};
 use super::load::Load;
 use super::public::Public;
 use super::room::{Place, Room};
-use super::{download, echo};
+use super::{download, echo, too_few};
 
 /// A page without anything from elsewhere, and with nothing but its own script.
 static PAGE: LazyLock<String> =
@@ -61,6 +61,8 @@ const UNBUFFERED: (HeaderName, HeaderValue) = (
 pub struct Config {
     /// Clients that pages have asked for, at a time, all pages together. Default: 5000.
     pub most_clients: usize,
+    /// The number of open files that a process may have, if that is why there are fewer clients. Default: none.
+    pub descriptors: Option<u64>,
     /// How long such a client lasts. Default: 5 minutes.
     pub longest: Duration,
     /// Pages that are open at a time; a further one gets 503 for its event stream. Default: 64.
@@ -78,6 +80,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             most_clients: 5000,
+            descriptors: None,
             longest: Duration::from_secs(300),
             pages: 64,
             clocks: 20_000,
@@ -104,6 +107,8 @@ pub(super) struct Site {
     pub(super) pages: Pages,
     pub(super) load: Load,
     pub(super) rooms: Rooms,
+    /// Why there is no room for more clients, if it is the limit of open files.
+    descriptors: Option<u64>,
     /// The number of this run.
     pub(super) run: u64,
 }
@@ -120,6 +125,7 @@ pub fn app(config: Config, public: Public, stats: Stats, stopping: Stopping) -> 
         chat: Chat::default(),
         pages: Pages::default(),
         load: Load::new(public, config.most_clients, config.longest),
+        descriptors: config.descriptors,
         rooms: Rooms {
             pages: Room::new(config.pages),
             clocks: Room::new(config.clocks),
@@ -226,7 +232,13 @@ impl Site {
         };
         let most = self.load.most();
         if !(1..=most).contains(&count) {
-            let limits = format!("expected n from 1 to {most}\n");
+            let limits = match self.descriptors {
+                Some(descriptors) if count > most => format!(
+                    "there is room for {most} requests at a time, since {} Raise that limit and start the demonstration again\n",
+                    too_few(descriptors)
+                ),
+                _ => format!("expected n from 1 to {most}\n"),
+            };
             return (StatusCode::BAD_REQUEST, limits).into_response();
         }
         match self.load.open(&page.clients, count) {

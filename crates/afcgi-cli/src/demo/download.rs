@@ -25,15 +25,21 @@ pub(super) fn body(
     stream::unfold(LENGTH, move |left| {
         let _place = &place;
         let length = left.min(ZEROS.len() as u64);
-        let item = if stopping.is_stopping() {
-            Some((Err(io::Error::other("the server stops")), 0))
-        } else if length == 0 {
+        let item = if length == 0 {
             None
         } else {
             handed.fetch_add(length, Ordering::Relaxed);
             let block = Bytes::from_static(&ZEROS).slice(..length as usize);
             Some((Ok(block), left - length))
         };
-        std::future::ready(item)
+        // It cannot end in order before its length, and nothing is wrong that an error would tell: what ends it is that the
+        // demonstration does not wait for it for long.
+        let stopping = stopping.is_stopping();
+        async move {
+            match stopping {
+                true => std::future::pending().await,
+                false => item,
+            }
+        }
     })
 }

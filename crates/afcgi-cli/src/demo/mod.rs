@@ -17,14 +17,17 @@ use std::fmt;
 use std::future::Future;
 use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::time::Duration;
 
 use afcgi::{Address, Listener, Server, Stopping, UnixOptions};
+use futures_util::{Stream, StreamExt, stream};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 pub use app::{Config, app};
 pub use public::{Public, PublicError};
+
+use crate::terminal::{Ending, Terminal};
 
 /// The web server of the demonstration, in this process: serves HTTP at the listener, which does not
 /// block, passes every request on to the FastCGI application at the address, and returns soon after it
@@ -75,21 +78,34 @@ fn parse_listen(text: &str) -> Result<Address, String> {
 }
 
 impl Arguments {
-    /// Runs the demonstration until SIGINT or SIGTERM, with the gateway if there is no web server in
-    /// front.
+    /// Runs the demonstration until SIGINT, SIGTERM or SIGHUP, or until its terminal is closed, with
+    /// the gateway if there is no web server in front.
     ///
     /// Fails when an address cannot be used, and when the gateway does.
     pub fn run(self, gateway: Option<Gateway>) -> io::Result<()> {
-        let config = Config {
-            most_clients: clients_for(raise_limit()),
-            ..Config::default()
-        };
+        let terminal = Terminal::of_this_process();
+        let config = Config::default().with_descriptors(raise_limit());
+        if let Some(descriptors) = config.descriptors {
+            say(format_args!(
+                "The page can open {} requests at a time, since {} Raise it for up to {}.",
+                config.most_clients,
+                too_few(descriptors),
+                Config::default().most_clients
+            ));
+        }
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .build()?;
         match (self.public, gateway) {
-            (Some(public), _) => runtime.block_on(behind(config, &self.behind, &public)),
-            (None, Some(gateway)) => runtime.block_on(together(config, &self.listen, gateway)),
+            (Some(public), _) => runtime.block_on(behind(config, &self.behind, &public, terminal)),
+            (None, Some(gateway)) => runtime.block_on(async {
+                let mut ending = Ending::new(terminal)?;
+                let asked = stream::unfold(&mut ending, async |ending| {
+                    ending.wait().await;
+                    Some(((), ending))
+                });
+                together(config, &self.listen, gateway, asked).await
+            }),
             (None, None) => Err(io::Error::new(
                 io::ErrorKind::Unsupported,
                 "this build has no web server of its own: put one in front with --behind ADDRESS --public URL",
@@ -99,8 +115,14 @@ impl Arguments {
 }
 
 /// The application alone.
-async fn behind(config: Config, addresses: &[Address], public: &Public) -> io::Result<()> {
-    let mut server = self::server();
+async fn behind(
+    config: Config,
+    addresses: &[Address],
+    public: &Public,
+    terminal: Terminal,
+) -> io::Result<()> {
+    let mut ending = Ending::new(terminal)?;
+    let mut server = self::server().stop_when(async move { ending.wait().await });
     for address in addresses {
         let listener = Listener::bind_with(address, UnixOptions::default())?;
         server = server.listen(listener);
@@ -112,33 +134,42 @@ async fn behind(config: Config, addresses: &[Address], public: &Public) -> io::R
     server.serve(afcgi::http(app)).await
 }
 
-/// Web server and application, on a unix socket that nobody else can reach.
-async fn together(config: Config, listen: &Address, gateway: Gateway) -> io::Result<()> {
+/// Web server and application, on a unix socket that nobody else can reach. They end when they are asked to, and at once when
+/// they are asked again.
+async fn together(
+    config: Config,
+    listen: &Address,
+    gateway: Gateway,
+    asked: impl Stream<Item = ()>,
+) -> io::Result<()> {
     let http = listen_http(listen)?;
     let public = Public::of(http.local_addr()?);
     let folder = tempfile::Builder::new().prefix("afcgi-demo").tempdir()?;
     let address = Address::Unix(folder.path().join("fastcgi.sock"));
     let mut options = UnixOptions::default();
     options.mode = Some(0o600);
-    let (end, ended) = tokio::sync::oneshot::channel::<()>();
     let server = self::server()
-        .listen(Listener::bind_with(&address, options)?)
-        .stop_when(async {
-            // Told, or the other end is gone.
-            _ = ended.await;
-        });
-    let stopping = server.stopping();
+        .signals(false)
+        .listen(Listener::bind_with(&address, options)?);
+    // Not those of that server, which refuses what the gateway still has for it when it stops: the streams and the gateway end first,
+    // and then nobody asks it any more.
+    let first = Server::new();
+    let stopping = first.stopping();
     let app = app(config, public.clone(), server.stats(), stopping.clone());
     say(format_args!(
         "Open {public} in a browser. Ctrl-C ends the demonstration."
     ));
-    let gateway = async {
-        let result = gateway(http, address, stopping).await;
-        drop(end);
-        result
+    let mut asked = pin!(asked);
+    let stop = async {
+        asked.next().await;
+        drop(first);
+        asked.next().await;
     };
-    let (web, application) = tokio::join!(gateway, server.serve(afcgi::http(app)));
-    application.and(web)
+    tokio::select! {
+        result = gateway(http, address, stopping) => result,
+        result = server.serve(afcgi::http(app)) => result,
+        () = stop => Ok(()),
+    }
 }
 
 /// Tells the user, if there is anybody to hear it.
@@ -166,7 +197,8 @@ fn listen_http(address: &Address) -> io::Result<TcpListener> {
     let listener = listener.map_err(|error| {
         let why = match error.kind() {
             io::ErrorKind::AddrInUse => {
-                "another program listens there; --listen takes another address".to_owned()
+                "another program listens there. Stop that, or choose another address with --listen"
+                    .to_owned()
             }
             _ => error.to_string(),
         };
@@ -197,11 +229,22 @@ fn raise_limit() -> u64 {
     }
 }
 
-/// How many clients so many descriptors allow: each takes one, and its request may take another.
-fn clients_for(descriptors: u64) -> usize {
-    let descriptors = usize::try_from(descriptors).unwrap_or(usize::MAX);
-    let most = descriptors.saturating_sub(SPARE) / 2;
-    most.min(Config::default().most_clients)
+impl Config {
+    /// With no more clients than so many descriptors allow: each takes one, and its request may take another.
+    fn with_descriptors(mut self, descriptors: u64) -> Self {
+        let most = usize::try_from(descriptors).unwrap_or(usize::MAX);
+        let most = most.saturating_sub(SPARE) / 2;
+        if most < self.most_clients {
+            self.most_clients = most;
+            self.descriptors = Some(descriptors);
+        }
+        self
+    }
+}
+
+/// Why there are fewer clients than there might be, as a sentence.
+fn too_few(descriptors: u64) -> String {
+    format!("this process may have {descriptors} files open (ulimit -n).")
 }
 
 #[cfg(test)]
@@ -243,7 +286,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_gateway_that_fails_ends_the_demonstration() {
-        let result = together(Config::default(), &anywhere(), looks).await;
+        let result = together(Config::default(), &anywhere(), looks, stream::pending()).await;
         let path = result.expect_err("its error").to_string();
         assert!(path.ends_with("fastcgi.sock"), "{path}");
         assert!(!std::path::Path::new(&path).exists());
@@ -254,7 +297,7 @@ mod tests {
         let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = taken.local_addr().expect("its address").to_string();
         let address = address.parse().expect("an address");
-        let result = together(Config::default(), &address, waits).await;
+        let result = together(Config::default(), &address, waits, stream::pending()).await;
         let text = result.expect_err("it is taken").to_string();
         assert!(text.contains("another program listens there"), "{text}");
     }
@@ -262,7 +305,9 @@ mod tests {
     #[test]
     fn descriptors_bound_the_clients() {
         for (descriptors, clients) in [(0, 0), (256, 0), (1024, 384), (u64::MAX, 5000)] {
-            assert_eq!(clients_for(descriptors), clients, "{descriptors}");
+            let config = Config::default().with_descriptors(descriptors);
+            assert_eq!(config.most_clients, clients, "{descriptors}");
+            assert_eq!(config.descriptors.is_some(), clients < 5000);
         }
     }
 }

@@ -18,9 +18,16 @@ function keep(list, ...values) {
   while (list.length && list[0][0] < at - MINUTE - 1000) list.shift();
 }
 
+// What becomes of the requests that were asked for last: how many clients there are to be, open or failed, and whether they are.
+let asking = null;
 function say(text, bad) {
+  asking = null;
+  note(text, bad);
+}
+
+function note(text, bad) {
   $("said").className = bad ? "note bad" : "note";
-  $("said").textContent = text;
+  set("said", text);
 }
 
 function set(id, text) {
@@ -99,17 +106,31 @@ function numbers(fresh) {
   set("rate", figure(Math.round(Math.max(0, rate || 0))));
   if (now.clients.failed > failed) say(`${figure(now.clients.failed)} of the requests ended early: ${now.clients.why}.`, true);
   failed = now.clients.failed;
+  if (asking) opened(now.clients);
   redraw();
 }
 
 // ---- Opening and closing.
 
+const requests = n => `${figure(n)} ${n === 1 ? "request" : "requests"}`;
+
+// Numbers that were on their way when the page asked do not count yet.
+function opened({ opening, open, failed }) {
+  asking.done ||= opening === 0 && open + failed >= asking.expected;
+  if (!asking.done) return;
+  if (open) note(`This page holds ${requests(open)} open.${asking.more}`);
+  else say("The requests of this page are over.");
+}
+
 async function openMany(count) {
   if (!page) return say("There is no connection to the application.", true);
+  // What there is by the time that it answers may be from before or after.
+  const { open = 0, opening: waiting = 0, failed = 0 } = now.clients, before = open + waiting + failed;
   try {
     const { opening } = await post(`load?page=${page}&n=${count}`);
-    const words = `${figure(opening)} more ${opening === 1 ? "request is" : "requests are"} being opened`;
-    say(opening < count ? `${words}: more there may not be.` : `${words}.`);
+    const more = opening < count ? " More there may not be." : "";
+    say(`${requests(opening)} more ${opening === 1 ? "is" : "are"} being opened.${more}`);
+    asking = { expected: before + opening, more, done: false };
   } catch (why) {
     say(`Nothing was opened: ${why.message}.`, true);
   }

@@ -9,7 +9,7 @@ use http_body_util::Full;
 use tokio_util::sync::CancellationToken;
 
 use super::body::Incoming;
-use super::connection::{Activity, Busy, Http, serve_http};
+use super::connection::{About, Activity, Busy, Http, serve_http};
 use super::serve::Gateway;
 use super::stream::{Listener, Stream};
 
@@ -38,7 +38,14 @@ async fn connection(gateway: Arc<Gateway>, stream: Stream, draining: Cancellatio
     };
     // Whoever asks will ask again.
     let stop = CancellationToken::new();
-    let _ = serve_http(stream, Http::One, service, &activity, limits, stop).await;
+    let about = About {
+        activity: &activity,
+        limits,
+        budget: Arc::clone(&gateway.metrics.responses),
+        refused: &|_, _| (),
+        stop,
+    };
+    let _ = serve_http(stream, Http::One, service, about).await;
 }
 
 fn answer(gateway: &Gateway, request: &Request<Incoming>, draining: bool) -> Response<Full<Bytes>> {

@@ -14,6 +14,7 @@ use http_body_util::{BodyExt, Empty, Limited};
 use super::body::{Body, RequestBody, text};
 use super::files;
 use super::log::{Entry, escape};
+use super::script;
 use super::send;
 use super::site::{Route, Upstream};
 use super::upgrade::Offer;
@@ -114,8 +115,6 @@ pub(crate) async fn application(
         let file = Box::pin(in_place(response, route, asked, &path));
         return Ok(file.await?.into());
     }
-    response.headers_mut().remove("x-accel-redirect");
-    response.headers_mut().remove("x-sendfile");
     match (tunnel, offer) {
         (Some(tunnel), Some(offer)) => {
             offer.accept(&mut response);
@@ -153,6 +152,10 @@ async fn in_place(
         tracing::error!(path = %path.escape_debug(), wanted, "the application has a file sent that is not in a folder of `sendfile`");
         return Err(refuse(StatusCode::NOT_FOUND));
     };
+    if !route.rules.send_scripts && route.rules.scripts.hold_in_a_root(&file) {
+        script::refused(&file);
+        return Err(refuse(StatusCode::NOT_FOUND));
+    }
     Ok(send::in_place(&file, asked, answered.headers).await)
 }
 

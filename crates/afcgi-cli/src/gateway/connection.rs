@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
-use http::{Request, Response, Version};
+use http::{Request, Response, StatusCode, Version};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -24,11 +24,14 @@ use tokio_io_timeout::TimeoutStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
+use super::access;
 use super::body::{BoxError, Incoming};
 use super::config::Limits;
 use super::ending::Ending;
-use super::http2;
+use super::heads::Heads;
+use super::http2::{self, Budget, Refused};
 use super::interim::{Hinted, Hints};
+use super::log;
 use super::serve::{Ends, Gateway, serve};
 use super::stream::Stream;
 
@@ -91,6 +94,20 @@ async fn serve_client(
         secure: tls.is_some(),
     };
     let activity = Arc::new(Activity::default());
+    let refused = {
+        let gateway = Arc::clone(&gateway);
+        move |status, line: &[u8]| {
+            let log = gateway.site.load().log.clone();
+            log::refused(log, &gateway.metrics, access::name(peer), (status, line));
+        }
+    };
+    let about = About {
+        activity: &activity,
+        limits,
+        budget: Arc::clone(&gateway.metrics.responses),
+        refused: &refused,
+        stop: stop.clone(),
+    };
     let service = {
         let activity = Arc::clone(&activity);
         move |request| {
@@ -109,7 +126,7 @@ async fn serve_client(
                 () = stop.cancelled() => return Ok(()),
             };
             let stream = within(stream, &activity, limits);
-            Box::pin(serve_http(stream, http, service, &activity, limits, stop)).await
+            Box::pin(serve_http(stream, http, service, about)).await
         }
         Some(config) => {
             let accepting = TlsAcceptor::from(config).accept(within(stream, &activity, limits));
@@ -118,7 +135,7 @@ async fn serve_client(
                 Some(b"h2") => Http::Two,
                 _ => Http::One,
             };
-            Box::pin(serve_http(stream, http, service, &activity, limits, stop)).await
+            Box::pin(serve_http(stream, http, service, about)).await
         }
     }
 }
@@ -135,14 +152,21 @@ fn within(
     Box::pin(stream)
 }
 
+/// What a connection is served with.
+pub(crate) struct About<'a> {
+    pub(crate) activity: &'a Activity,
+    pub(crate) limits: Limits,
+    pub(crate) budget: Arc<Budget>,
+    pub(crate) refused: Refused<'a>,
+    pub(crate) stop: CancellationToken,
+}
+
 /// Serves a connection, and ends it when it has been idle for too long.
 pub(crate) async fn serve_http<S, F, B>(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     http: Http,
     service: S,
-    activity: &Activity,
-    limits: Limits,
-    stop: CancellationToken,
+    about: About<'_>,
 ) -> Result<(), BoxError>
 where
     S: Fn(Request<Incoming>) -> F + Unpin,
@@ -150,19 +174,33 @@ where
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
+    let About {
+        activity,
+        limits,
+        budget,
+        refused,
+        stop,
+    } = about;
     match http {
         Http::One => {
             let hints = Hints::new();
             let on_interim = hints.on_interim();
-            let stream = TokioIo::new(Hinted::new(stream, Arc::clone(&hints)));
+            let heads = Arc::new(Heads::default());
+            let hinted = Hinted::new(stream, Arc::clone(&hints), Arc::clone(&heads));
             let service = service_fn(|request: Request<hyper::body::Incoming>| {
                 let mut request = request.map(Incoming::Left);
                 if request.version() == Version::HTTP_11 {
                     request.extensions_mut().insert(on_interim.clone());
                 }
-                let hints = Arc::clone(&hints);
+                if let Some(unclear) = heads.take() {
+                    request.extensions_mut().insert(unclear);
+                }
+                let (hints, heads) = (Arc::clone(&hints), Arc::clone(&heads));
                 service(request).then(|response| async move {
                     hints.taken().await;
+                    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                        heads.stop();
+                    }
                     Ok::<_, Infallible>(response)
                 })
             });
@@ -170,13 +208,20 @@ where
                 .timer(TokioTimer::new())
                 .header_read_timeout(limits.idle_timeout.max(limits.header_timeout))
                 .max_buf_size(limits.header)
-                .serve_connection(stream, service)
+                .serve_connection(TokioIo::new(hinted), service)
                 .with_upgrades();
             let finish = http1::UpgradeableConnection::graceful_shutdown;
-            drive(Box::pin(served), finish, activity, limits, stop).await
+            let ended = drive(Box::pin(served), finish, activity, limits, stop).await;
+            if let Err(error) = &ended
+                && let Some(error) = error.downcast_ref()
+                && let Some((status, line)) = heads.refused(error)
+            {
+                refused(status, &line);
+            }
+            ended
         }
         Http::Two => {
-            let handshake = Box::pin(http2::handshake(stream, service, limits));
+            let handshake = Box::pin(http2::handshake(stream, service, limits, budget, refused));
             let served = tokio::select! {
                 made = timeout(limits.header_timeout, handshake) => made??,
                 () = stop.cancelled() => return Ok(()),

@@ -11,6 +11,7 @@ use http::{HeaderMap, StatusCode};
 
 use super::config::{Files, Try};
 use super::path::{CleanPath, is_hidden};
+use super::script::{self, Kind};
 
 /// What a path means.
 #[derive(Debug, PartialEq, Eq)]
@@ -35,10 +36,17 @@ pub(crate) fn find(files: &Files, path: &CleanPath) -> Found {
         .unwrap_or_default();
     let path: &[u8] = if path.is_empty() { b"/" } else { path };
     let lookup = Lookup { files, prefix };
-    if let Some(end) = script_end(&files.split_path, path) {
+    for end in script::candidates(path, &files.split_path) {
         let (script, info) = path.split_at_checked(end).unwrap_or_default();
-        if let Some(found) = lookup.file(script, info) {
-            return found;
+        match lookup.at(script).metadata() {
+            // Further ones may be in it.
+            Ok(metadata) if metadata.is_dir() => {}
+            Ok(_) => match lookup.file(script, info) {
+                Some(found) => return found,
+                None => break,
+            },
+            // Below it there is nothing.
+            Err(_) => break,
         }
     }
     for entry in &files.try_files {
@@ -88,14 +96,15 @@ impl Lookup<'_> {
         if !file.metadata().is_ok_and(|metadata| metadata.is_file()) {
             return None;
         }
-        if script_end(&self.files.split_path, path) != Some(path.len()) {
-            return info.is_empty().then_some(Found::File(file));
+        match Kind::of(&file, self.files) {
+            Kind::File => info.is_empty().then_some(Found::File(file)),
+            Kind::Script => Some(Found::Script(Script {
+                script_name: [self.prefix, path].concat(),
+                path_info: info.to_vec(),
+                script_filename: Some(file.as_os_str().as_bytes().to_vec()),
+            })),
+            Kind::Hidden => None,
         }
-        Some(Found::Script(Script {
-            script_name: [self.prefix, path].concat(),
-            path_info: info.to_vec(),
-            script_filename: Some(file.as_os_str().as_bytes().to_vec()),
-        }))
     }
 
     fn folder(&self, path: &[u8], lacks_slash: bool) -> Option<Found> {
@@ -106,19 +115,6 @@ impl Lookup<'_> {
         let found = indexes.find_map(|index| self.file(&[path, index.as_bytes()].concat(), b""))?;
         Some(if lacks_slash { Found::Folder } else { found })
     }
-}
-
-/// Where the first script name in a path ends. Byte by byte, as ASCII: what maps case by Unicode can be made
-/// to find a script where there is none.
-fn script_end(endings: &[String], path: &[u8]) -> Option<usize> {
-    let ends = endings.iter().filter_map(|ending| {
-        let windows = path.windows(ending.len()).enumerate();
-        windows
-            .filter(|(_, window)| window.eq_ignore_ascii_case(ending.as_bytes()))
-            .map(|(at, _)| at + ending.len())
-            .find(|&end| matches!(path.get(end), None | Some(b'/')))
-    });
-    ends.min()
 }
 
 /// The file that an application wants sent, if that lies within the folders that are for it. It asks the file

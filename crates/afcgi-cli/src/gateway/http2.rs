@@ -1,7 +1,9 @@
 //! HTTP/2 (RFC 9113) by the h2 crate itself: hyper's server, which is built on it, sends no interim responses, and browsers heed 103 Early
 //! Hints by HTTP/2 alone.
 
+mod budget;
 mod content;
+mod refusals;
 mod tunnel;
 
 use std::future::{Future, poll_fn};
@@ -15,47 +17,58 @@ use h2::ext::Protocol;
 use h2::server::{Builder, SendResponse};
 use h2::{Ping, PingPong, Reason, SendStream};
 use http::header::{CONNECTION, CONTENT_LENGTH, DATE, TRANSFER_ENCODING, UPGRADE};
-use http::{HeaderMap, HeaderValue, Method, Request, Response};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body::Body;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, Sleep, timeout};
 
+pub(crate) use budget::Budget;
 pub(crate) use content::Content;
 pub(crate) use tunnel::{OnTunnel, Tunnel};
 
 use super::body::{BoxError, Incoming};
 use super::config::Limits;
 use super::interim::Hints;
+use budget::{Piece, Share, Ticket};
+use refusals::{Accepted, Watched};
 
 /// Requests at a time on a connection.
 const STREAMS: u32 = 200;
 /// Bytes of bodies that a client may send ahead: of one request, and of all together.
 const WINDOW: u32 = 1 << 20;
-/// Bytes of a response that wait for a client to read.
+/// Bytes of a response that wait for a client to read, where all that wait are fewer than may be.
 const SEND_BUFFER: usize = 256 << 10;
 /// How often a client is asked whether it is still there, and for how long its answer is waited for.
 const PING: Duration = Duration::from_secs(30);
 
-type Io<S> = h2::server::Connection<S, Bytes>;
+/// Is told what was answered to no request: with which status, and as much as there is of its first line.
+pub(crate) type Refused<'a> = &'a (dyn Fn(StatusCode, &[u8]) + Sync);
+
+type Io<S> = h2::server::Connection<Watched<S>, Piece>;
 
 /// A connection whose requests a service answers, each in a task of its own.
-pub(crate) struct Connection<IO, S> {
+pub(crate) struct Connection<'a, IO, S> {
     inner: Io<IO>,
+    accepted: Arc<Accepted>,
+    refused: Refused<'a>,
     service: S,
     pings: Option<PingPong>,
     timer: Pin<Box<Sleep>>,
     /// Whether the answer to a ping is waited for.
     asked: bool,
     send_timeout: Duration,
+    share: Arc<Share>,
 }
 
 /// Makes the acquaintance of a client. The future takes as long as the client likes.
-pub(crate) async fn handshake<IO, S>(
+pub(crate) async fn handshake<'a, IO, S>(
     stream: IO,
     service: S,
     limits: Limits,
-) -> Result<Connection<IO, S>, h2::Error>
+    budget: Arc<Budget>,
+    refused: Refused<'a>,
+) -> Result<Connection<'a, IO, S>, h2::Error>
 where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
@@ -67,18 +80,24 @@ where
         .max_concurrent_streams(STREAMS)
         .max_send_buffer_size(SEND_BUFFER)
         .max_header_list_size(u32::try_from(limits.header).unwrap_or(u32::MAX));
+    let accepted = Arc::new(Accepted::default());
+    let stream = Watched::new(stream, Arc::clone(&accepted));
     let mut inner: Io<IO> = builder.handshake(stream).await?;
+    let share = Share::new(budget, limits.responses);
     Ok(Connection {
         pings: inner.ping_pong(),
         inner,
+        accepted,
+        refused,
         service,
         timer: Box::pin(tokio::time::sleep(PING)),
         asked: false,
         send_timeout: limits.send_timeout,
+        share,
     })
 }
 
-impl<IO, S> Connection<IO, S>
+impl<IO, S> Connection<'_, IO, S>
 where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
@@ -110,7 +129,7 @@ where
     }
 }
 
-impl<IO, S, F, B> Future for Connection<IO, S>
+impl<IO, S, F, B> Future for Connection<'_, IO, S>
 where
     IO: AsyncRead + AsyncWrite + Unpin,
     S: Fn(Request<Incoming>) -> F + Unpin,
@@ -121,12 +140,31 @@ where
     type Output = Result<(), BoxError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let ended = self.as_mut().poll_requests(cx);
+        for _ in 0..self.accepted.take_refused() {
+            (self.refused)(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, b"");
+        }
+        ended
+    }
+}
+
+impl<IO, S, F, B> Connection<'_, IO, S>
+where
+    IO: AsyncRead + AsyncWrite + Unpin,
+    S: Fn(Request<Incoming>) -> F + Unpin,
+    F: Future<Output = Response<B>> + Send + 'static,
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    /// Takes requests as they come, and has them answered.
+    fn poll_requests(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         let this = &mut *self;
         while let Poll::Ready(accepted) = this.inner.poll_accept(cx) {
             let Some(accepted) = accepted else {
                 return Poll::Ready(Ok(()));
             };
             let (request, respond) = accepted?;
+            this.accepted.add(respond.stream_id().as_u32());
             let (parts, stream) = request.into_parts();
             let is_head = parts.method == Method::HEAD;
             let asks =
@@ -149,6 +187,7 @@ where
                 is_head,
                 opening,
                 send_timeout: this.send_timeout,
+                ticket: Ticket::new(Arc::clone(&this.share)),
             };
             tokio::spawn(exchange.run(answer));
         }
@@ -159,12 +198,13 @@ where
 
 /// A request that is being answered.
 struct Exchange {
-    respond: SendResponse<Bytes>,
+    respond: SendResponse<Piece>,
     hints: Arc<Hints>,
     is_head: bool,
     /// What becomes a tunnel if the answer is a success.
     opening: Option<(oneshot::Sender<Tunnel>, h2::RecvStream)>,
     send_timeout: Duration,
+    ticket: Ticket,
 }
 
 impl Exchange {
@@ -216,7 +256,7 @@ impl Exchange {
                 .respond
                 .send_response(Response::from_parts(parts, ()), false)?;
             // Whoever was to have it may be gone: then it is reset.
-            let _ = sender.send(Tunnel::new(send, receive));
+            let _ = sender.send(Tunnel::new(send, receive, self.ticket));
             return Ok(());
         }
         let ends = self.is_head || body.is_end_stream();
@@ -231,7 +271,7 @@ impl Exchange {
             .send_response(Response::from_parts(parts, ()), ends)?;
         match ends {
             true => Ok(()),
-            false => pipe(body, stream, self.send_timeout).await,
+            false => pipe(body, stream, self.send_timeout, self.ticket).await,
         }
     }
 }
@@ -253,52 +293,102 @@ fn tidy(headers: &mut HeaderMap) {
 /// Sends a body as the client reads it: a piece is taken of it when there is room for some.
 async fn pipe<B>(
     mut body: Pin<&mut B>,
-    mut stream: SendStream<Bytes>,
+    mut stream: SendStream<Piece>,
     send_timeout: Duration,
+    mut ticket: Ticket,
 ) -> Result<(), BoxError>
 where
     B: Body<Data = Bytes>,
     B::Error: Into<BoxError>,
 {
+    let share = Arc::clone(ticket.share());
     loop {
-        match timeout(send_timeout, room(&mut stream)).await {
-            Ok(there_is) => there_is?,
-            Err(_) => {
-                stream.send_reset(Reason::CANCEL);
-                return Err("the client does not read".into());
-            }
+        let there_is = match timeout(send_timeout, room(&mut stream)).await {
+            Ok(there_is) => there_is,
+            Err(_) => Err("the client does not read".into()),
+        };
+        let there_is = match there_is {
+            Ok(()) => turn(&mut stream, &mut ticket, send_timeout).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = there_is {
+            stream.send_reset(Reason::CANCEL);
+            return Err(error);
         }
         let piece = poll_fn(|cx| {
             if let Poll::Ready(reset) = stream.poll_reset(cx) {
                 return Poll::Ready(Err(reset.map_or_else(|error| error, h2::Error::from)));
             }
-            body.as_mut().poll_frame(cx).map(Ok)
+            // Others may have taken it while the application was silent.
+            if !share.has_room() {
+                return Poll::Ready(Ok(Taken::Nothing));
+            }
+            let polled = body.as_mut().poll_frame(cx);
+            let taken = polled.map(|frame| match frame {
+                None => Taken::End,
+                Some(Err(error)) => Taken::Error(error.into()),
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => Taken::Piece(share.hold(&data)),
+                    // There are no trailers.
+                    Err(_) => Taken::Nothing,
+                },
+            });
+            share.pass_on();
+            taken.map(Ok)
         });
-        match piece.await?.transpose() {
-            Ok(None) => {
-                stream.send_data(Bytes::new(), true)?;
+        match piece.await? {
+            Taken::Nothing => {}
+            Taken::End => {
+                stream.send_data(Piece::default(), true)?;
                 return Ok(());
             }
-            Ok(Some(frame)) => {
+            Taken::Piece(piece) => {
                 let ends = body.is_end_stream();
-                // There are no trailers.
-                if let Ok(data) = frame.into_data() {
-                    stream.send_data(data, ends)?;
-                }
+                stream.send_data(piece, ends)?;
                 if ends {
                     return Ok(());
                 }
             }
-            Err(error) => {
+            Taken::Error(error) => {
                 stream.send_reset(Reason::INTERNAL_ERROR);
-                return Err(error.into());
+                return Err(error);
             }
         }
     }
 }
 
+/// What was taken of a body.
+enum Taken {
+    Piece(Piece),
+    End,
+    Nothing,
+    Error(BoxError),
+}
+
+/// Waits until the connection may hold a piece more. As long as its client takes something that may last.
+async fn turn(
+    stream: &mut SendStream<Piece>,
+    ticket: &mut Ticket,
+    send_timeout: Duration,
+) -> Result<(), BoxError> {
+    loop {
+        let before = ticket.share().released();
+        let turn = poll_fn(|cx| match stream.poll_reset(cx) {
+            Poll::Ready(reset) => {
+                Poll::Ready(Err(reset.map_or_else(|error| error, h2::Error::from)))
+            }
+            Poll::Pending => ticket.poll_room(cx).map(Ok),
+        });
+        match timeout(send_timeout, turn).await {
+            Ok(turn) => return Ok(turn?),
+            Err(_) if ticket.share().released() != before => {}
+            Err(_) => return Err("the client does not read any response".into()),
+        }
+    }
+}
+
 /// Waits until the client lets a byte be sent.
-async fn room(stream: &mut SendStream<Bytes>) -> Result<(), BoxError> {
+async fn room(stream: &mut SendStream<Piece>) -> Result<(), BoxError> {
     stream.reserve_capacity(1);
     while stream.capacity() == 0 {
         match poll_fn(|cx| stream.poll_capacity(cx)).await {
@@ -335,7 +425,14 @@ mod tests {
                 let _ = client.read_to_end(&mut all).await;
             }
         });
-        let connection = handshake(server, SERVICE, Limits::default()).await.unwrap();
+        let handshake = handshake(
+            server,
+            SERVICE,
+            Limits::default(),
+            Arc::default(),
+            &|_, _| (),
+        );
+        let connection = handshake.await.unwrap();
         let ended = timeout(time, connection).await.ok();
         client.abort();
         ended

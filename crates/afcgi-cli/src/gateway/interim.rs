@@ -16,6 +16,9 @@ use http::header::CONTENT_LENGTH;
 use http::{Response, StatusCode};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::heads::Heads;
+use super::outgoing;
+
 /// Whether an application's interim response is passed on: not 100, which is between the client and the gateway, nor 101.
 fn is_passed_on(status: StatusCode) -> bool {
     status.is_informational()
@@ -59,6 +62,7 @@ impl Hints {
         }
         // RFC 9110 section 8.6. What is about the connection the client library has removed.
         response.headers_mut().remove(CONTENT_LENGTH);
+        outgoing::keep_inside(response.headers_mut());
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
         queue.heads.push(response);
         self.is_empty.store(false, Ordering::Release);
@@ -109,20 +113,22 @@ fn encode(heads: &[Response<()>]) -> Bytes {
     bytes.into()
 }
 
-/// A stream into which interim responses go when it is flushed.
+/// A stream into which interim responses go when it is flushed, and whose heads are looked at as they are read.
 #[derive(Debug)]
 pub(crate) struct Hinted<IO> {
     io: IO,
     hints: Arc<Hints>,
+    heads: Arc<Heads>,
     /// Taken, and not written.
     out: Bytes,
 }
 
 impl<IO: AsyncWrite + Unpin> Hinted<IO> {
-    pub(crate) fn new(io: IO, hints: Arc<Hints>) -> Self {
+    pub(crate) fn new(io: IO, hints: Arc<Hints>, heads: Arc<Heads>) -> Self {
         Self {
             io,
             hints,
+            heads,
             out: Bytes::new(),
         }
     }
@@ -145,7 +151,11 @@ impl<IO: AsyncRead + Unpin> AsyncRead for Hinted<IO> {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_read(cx, buffer)
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut self.io).poll_read(cx, buffer))?;
+        self.heads
+            .read(buffer.filled().get(before..).unwrap_or_default());
+        Poll::Ready(Ok(()))
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use afcgi::client::Trace;
 use http::header::{REFERER, USER_AGENT};
 use http::request::Parts;
-use http::{Extensions, HeaderMap, HeaderName, Version};
+use http::{Extensions, HeaderMap, HeaderName, StatusCode, Version};
 use serde::{Serialize, Serializer};
 use time::OffsetDateTime;
 use tracing_appender::non_blocking::{NonBlocking, WorkerGuard};
@@ -49,6 +49,15 @@ impl AccessLog {
             format,
             _thread: Arc::new(thread),
         })
+    }
+
+    fn write(mut self, line: &Line<'_>) {
+        let line = match self.format {
+            LogFormat::Text => line.text(),
+            LogFormat::Json => line.json(),
+        };
+        // It never blocks, and drops the line if there are too many.
+        let _ = self.to.write_all(line.as_bytes());
     }
 }
 
@@ -142,7 +151,6 @@ impl Drop for Entry {
         let status = if self.status == 0 { LEFT } else { self.status };
         self.metrics.ended(status, took, self.bytes);
         let Some(log) = self.log.take() else { return };
-        let AccessLog { mut to, format, .. } = log;
         let trace = self.trace.as_ref();
         let address = trace.and_then(Trace::address);
         let upstream = self.upstream.as_deref();
@@ -166,13 +174,42 @@ impl Drop for Entry {
             took: seconds(took),
             complete: self.is_whole,
         };
-        let line = match format {
-            LogFormat::Text => line.text(),
-            LogFormat::Json => line.json(),
-        };
-        // It never blocks, and drops the line if there are too many.
-        let _ = to.write_all(line.as_bytes());
+        log.write(&line);
     }
+}
+
+/// Logs and counts what was answered to bytes that are no request.
+pub(crate) fn refused(
+    log: Option<AccessLog>,
+    metrics: &Metrics,
+    remote: String,
+    (status, line): (StatusCode, &[u8]),
+) {
+    let status = status.as_u16();
+    metrics.ended(status, Duration::ZERO, 0);
+    let Some(log) = log else { return };
+    let line = escape(line);
+    let mut words = line.splitn(3, ' ');
+    let mut word = || words.next().unwrap_or_default();
+    let line = Line {
+        time: OffsetDateTime::now_utc(),
+        remote: &remote,
+        method: word(),
+        uri: word(),
+        protocol: word(),
+        status,
+        bytes: 0,
+        referer: "",
+        agent: "",
+        host: "",
+        upstream: "",
+        address: "",
+        retries: None,
+        wait: None,
+        took: 0.0,
+        complete: true,
+    };
+    log.write(&line);
 }
 
 /// What a line tells. What clients send is escaped already, in both formats alike; what is not known is empty.
@@ -214,9 +251,9 @@ impl Line<'_> {
             "{} - - [{}] \"{} {} {}\" {} {} \"{}\" \"{}\" host={} upstream=\"{}\" address=\"{}\" retries={} wait={} took={}{}",
             self.remote,
             date(self.time),
-            self.method,
-            self.uri,
-            self.protocol,
+            or_dash(self.method),
+            or_dash(self.uri),
+            or_dash(self.protocol),
             self.status,
             self.bytes,
             or_dash(self.referer),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use super::http2::Budget;
 use super::site::Site;
 
 /// Upper ends of the classes of durations, in seconds.
@@ -24,6 +25,8 @@ pub(crate) struct Metrics {
     overloaded: AtomicU64,
     buckets: [AtomicU64; BUCKETS.len()],
     milliseconds: AtomicU64,
+    /// What waits for clients of HTTP/2 to read.
+    pub(crate) responses: Arc<Budget>,
     pub(crate) reloads: AtomicU64,
     pub(crate) failed_reloads: AtomicU64,
 }
@@ -144,6 +147,18 @@ impl Metrics {
             "Bytes of response bodies.",
         );
         line(&mut out, "response_bytes_total", "", number(&self.bytes));
+        family(
+            &mut out,
+            "responses_waiting_bytes",
+            "gauge",
+            "Bytes of responses that wait for clients of HTTP/2 to read.",
+        );
+        line(
+            &mut out,
+            "responses_waiting_bytes",
+            "",
+            self.responses.held(),
+        );
         family(
             &mut out,
             "request_duration_seconds",

@@ -1,8 +1,8 @@
 //! `afcgi gateway`: a web server in front of FastCGI applications.
 //!
 //! HTTP/1.1 and HTTP/2 by hyper in, FastCGI by [`afcgi::client`] out. `docs/gateway.md` tells how to use it. Here are the command
-//! line, the start, and the signals: SIGHUP has the configuration read again, SIGTERM and SIGINT stop in order, a second one at
-//! once.
+//! line, the start, and the signals: SIGHUP has the configuration read again, unless it says that the terminal was closed; that,
+//! SIGTERM and SIGINT stop in order, a second one at once.
 
 mod access;
 mod admin;
@@ -13,12 +13,15 @@ mod connection;
 mod ending;
 mod files;
 mod filter;
+mod heads;
 mod http2;
 mod interim;
 mod listen;
 mod log;
 mod metrics;
+mod outgoing;
 mod path;
+mod script;
 mod send;
 mod serve;
 mod site;
@@ -47,6 +50,7 @@ use site::Site;
 use stream::Listener;
 
 use crate::logging::{self, LogFormat};
+use crate::terminal::Terminal;
 
 /// A web server in front of FastCGI applications: HTTP/1.1 and HTTP/2, with TLS or without.
 ///
@@ -173,6 +177,7 @@ impl Arguments {
         settings: Settings,
         tls: Option<Arc<rustls::ServerConfig>>,
     ) -> io::Result<()> {
+        let terminal = Terminal::of_this_process();
         let mut hangups = signal(SignalKind::hangup())?;
         let mut stops = [
             signal(SignalKind::terminate())?,
@@ -215,7 +220,10 @@ impl Arguments {
         }
         loop {
             tokio::select! {
-                _ = hangups.recv() => self.reload(&gateway),
+                _ = hangups.recv() => match terminal.is_gone() {
+                    true => break,
+                    false => self.reload(&gateway),
+                },
                 () = any(&mut stops) => break,
             }
         }

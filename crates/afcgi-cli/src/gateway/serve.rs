@@ -4,10 +4,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use afcgi::RemoteAddr;
-use afcgi::client::{ExtraParams, LocalAddr, Script};
+use afcgi::client::{ExtraParams, LocalAddr, Script, remove_hop_by_hop};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use bytes::Bytes;
-use http::header::{CONNECTION, HOST, LOCATION, RETRY_AFTER};
+use http::header::{HOST, LOCATION, RETRY_AFTER, TRANSFER_ENCODING};
 use http::request::Parts;
 use http::uri::{Authority, Scheme};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
@@ -17,12 +17,13 @@ use tokio_util::task::TaskTracker;
 use super::access::{self, identify};
 use super::ask::{Answer, Refused, application, authorize, refuse};
 use super::body::{Body, Incoming, Logged, RequestBody, is_whole, linger, text};
-use super::config::HeaderRules;
 use super::connection::Busy;
 use super::files::{self, Found};
 use super::filter;
+use super::heads::Unclear;
 use super::log::{Entry, escape};
 use super::metrics::Metrics;
+use super::outgoing;
 use super::path::CleanPath;
 use super::send;
 use super::site::{Route, Site};
@@ -87,25 +88,26 @@ pub(crate) async fn serve(
             .insert(RETRY_AFTER, HeaderValue::from_static("1"));
         response.into()
     } else {
-        let mut body = Some(body);
+        let (mut body, mut route) = (Some(body), None);
         let answered = Exchange {
             site: &site,
             ends,
             entry: &mut entry,
+            route: &mut route,
         }
         .answer(Box::new(parts), &mut body)
         .await;
         if let Some(unread) = body {
             linger(unread);
         }
-        answered.unwrap_or_else(|mut refused| {
-            // Whoever sent it may mean something else by what follows.
-            if refused.status() == StatusCode::BAD_REQUEST && is_old {
-                let close = HeaderValue::from_static("close");
-                refused.headers_mut().insert(CONNECTION, close);
-            }
-            Answer::from(*refused)
-        })
+        let is_refused = answered.is_err();
+        let mut answer = answered.unwrap_or_else(|refused| Answer::from(*refused));
+        let rules = route.map(|route| &route.rules.response_headers);
+        outgoing::finish(answer.response.headers_mut(), rules);
+        if is_refused && is_old && is_unclear(answer.response.status()) {
+            outgoing::close(answer.response.headers_mut());
+        }
+        answer
     };
     entry.status = answer.response.status().as_u16();
     entry.is_whole = (is_head || is_whole(answer.response.body())) && answer.tunnel.is_none();
@@ -120,20 +122,35 @@ pub(crate) async fn serve(
     answer.response.map(|inner| Logged { inner, entry })
 }
 
-struct Exchange<'a> {
-    site: &'a Site,
+struct Exchange<'a, 's> {
+    site: &'s Site,
     ends: Ends,
     entry: &'a mut Entry,
+    /// Where the request went, once that is known.
+    route: &'a mut Option<&'s Route>,
 }
 
-impl Exchange<'_> {
+/// Whether a request was refused since it is not certain what it is.
+fn is_unclear(status: StatusCode) -> bool {
+    matches!(
+        status,
+        StatusCode::BAD_REQUEST | StatusCode::NOT_IMPLEMENTED
+    )
+}
+
+impl Exchange<'_, '_> {
     /// What it does not need of the body it leaves there.
     async fn answer(
         self,
         mut parts: Box<Parts>,
         body: &mut Option<Incoming>,
     ) -> Result<Answer, Refused> {
-        let Self { site, ends, entry } = self;
+        let Self {
+            site,
+            ends,
+            entry,
+            route: taken,
+        } = self;
         let sender = identify(
             &site.settings.trusted,
             ends.peer,
@@ -141,6 +158,12 @@ impl Exchange<'_> {
             &mut parts.headers,
         );
         entry.remote = access::name(sender.remote);
+        if parts.extensions.remove::<Unclear>().is_some() {
+            return Err(refuse(StatusCode::BAD_REQUEST));
+        }
+        check_codings(&parts.headers)?;
+        // Once, and before anything is added: a client could name that in Connection.
+        remove_hop_by_hop(&mut parts.headers);
         let host = check(&parts)?;
         entry.host = escape(host.as_bytes());
         let path =
@@ -148,6 +171,8 @@ impl Exchange<'_> {
         let route = site
             .route(&host, &path)
             .ok_or_else(|| refuse(StatusCode::NOT_FOUND))?;
+        *taken = Some(route);
+        outgoing::interim(&mut parts.extensions, &route.rules.response_headers);
         let most = route.rules.body.unwrap_or(site.settings.limits.body);
         let length = body.as_ref().map_or(0, |body| body.size_hint().lower());
         if length > most {
@@ -155,7 +180,7 @@ impl Exchange<'_> {
         }
         let has_body = body.as_ref().is_some_and(|body| !body.is_end_stream());
         let offer = Offer::of(&mut parts, has_body).map_err(refuse)?;
-        apply(&route.rules.request_headers, &mut parts.headers);
+        outgoing::apply(&route.rules.request_headers, &mut parts.headers);
         let scheme = if sender.secure {
             Scheme::HTTPS
         } else {
@@ -177,7 +202,7 @@ impl Exchange<'_> {
         if let Some(authorizer) = &route.authorizer {
             Box::pin(authorize(authorizer, &parts, &mut params, entry)).await?;
         }
-        let mut answer = match (find(route, &path).await?, &route.filter) {
+        let answer = match (find(route, &path).await?, &route.filter) {
             (Found::File(file), Some(upstream)) => {
                 Box::pin(filter::put(file, &mut parts, &mut params))
                     .await
@@ -225,7 +250,6 @@ impl Exchange<'_> {
                 application(upstream, route, parts, body, offer, entry).await?
             }
         };
-        apply(&route.rules.response_headers, answer.response.headers_mut());
         Ok(answer)
     }
 }
@@ -252,12 +276,18 @@ fn check(parts: &Parts) -> Result<String, Refused> {
     Ok(authority.host().trim_end_matches('.').to_ascii_lowercase())
 }
 
-fn apply(rules: &HeaderRules, headers: &mut HeaderMap) {
-    for name in &rules.remove {
-        headers.remove(name);
-    }
-    for (name, value) in &rules.set {
-        headers.insert(name, value.clone());
+/// Refuses a body in a transfer coding that nobody here takes off: all but `chunked`, once (RFC 9112 section 6.1).
+fn check_codings(headers: &HeaderMap) -> Result<(), Refused> {
+    let values = headers.get_all(TRANSFER_ENCODING).into_iter();
+    let mut codings = values
+        .flat_map(|value| value.as_bytes().split(|&byte| byte == b','))
+        .map(<[u8]>::trim_ascii)
+        .filter(|coding| !coding.is_empty());
+    let is_known = |coding: &[u8]| coding.eq_ignore_ascii_case(b"chunked");
+    match (codings.next(), codings.next()) {
+        (None, _) => Ok(()),
+        (Some(coding), None) if is_known(coding) => Ok(()),
+        _ => Err(refuse(StatusCode::NOT_IMPLEMENTED)),
     }
 }
 

@@ -38,8 +38,10 @@ fn bad_flags() {
         &["gateway", ":1", "--tls-cert", "/no/c", "--tls-key", "/no/k"],
         &["/no/c", "certificate", "PEM"],
     );
+    // This one is found out after the gateway has begun to listen: anywhere, not on the default port.
+    let anywhere = ["gateway", ":1", "--listen", "127.0.0.1:0"];
     assert_refused(
-        &["gateway", ":1", "--access-log", "/no/such/log"],
+        &[&anywhere[..], &["--access-log", "/no/such/log"]].concat(),
         &["/no/such/log"],
     );
 }

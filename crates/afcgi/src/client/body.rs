@@ -20,6 +20,9 @@ use super::place::Place;
 use super::stderr::Stderr;
 use super::streams::Streams;
 
+/// Most bytes of a piece of a body. What is not taken stays where it is bounded and the application feels it.
+const PIECE: usize = 64 << 10;
+
 /// The body of a response.
 ///
 /// It ends without an error only where the application said that it has ended, and as long as it
@@ -157,7 +160,7 @@ impl Open {
         loop {
             self.stderr.read(&self.place);
             let Place { shared, handle, .. } = &self.place;
-            if let Read::Content(content) = shared.read(*handle, Input::Stdout, usize::MAX) {
+            if let Read::Content(content) = shared.read(*handle, Input::Stdout, PIECE) {
                 self.waits = false;
                 self.count(content.len())?;
                 return Poll::Ready(Ok(Some(content)));

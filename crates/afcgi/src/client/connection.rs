@@ -125,6 +125,8 @@ struct Driver<IO> {
     /// while a response overflows its buffer.
     burst: usize,
     read_at: Option<Instant>,
+    /// Why the socket takes no more. What the application has said before is still there to be read.
+    write_failed: Option<Lost>,
     expires: Option<Instant>,
     timer: Option<Pin<Box<Sleep>>>,
     /// On a runtime of several threads: whether the tasks that are ready had their turn before what
@@ -156,6 +158,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
             full_since: None,
             burst: 0,
             read_at: None,
+            write_failed: None,
             timer: None,
             gathered: false,
         }
@@ -232,31 +235,43 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
     }
 
     /// Gives the socket what it takes of the output.
-    fn poll_output(&mut self, cx: &mut Context<'_>, now: Instant) -> Poll<Result<(), Lost>> {
+    ///
+    /// When that fails the application has closed the connection, maybe after its last answers: nothing more is
+    /// written, and what it has said is read to its end, or for `send_timeout`.
+    fn write(&mut self, cx: &mut Context<'_>, now: Instant) {
+        if self.write_failed.is_some() {
+            return;
+        }
         let mut again = true;
         while again {
             let mut told = Told::default();
             let mut state = self.shared.lock();
             while !state.connection.transmit().is_empty() {
-                match Pin::new(&mut self.io).poll_write(cx, state.connection.transmit()) {
-                    Poll::Ready(Ok(0)) => {
-                        return Poll::Ready(Err(io_lost(io::ErrorKind::WriteZero.into())));
-                    }
+                let written = Pin::new(&mut self.io).poll_write(cx, state.connection.transmit());
+                let failure = match written {
+                    Poll::Ready(Ok(0)) => Some(io::ErrorKind::WriteZero.into()),
                     Poll::Ready(Ok(count)) => {
                         self.full_since = None;
                         state.sent += count as u64;
                         state.connection.transmitted(count);
+                        continue;
                     }
-                    Poll::Ready(Err(error)) => return Poll::Ready(Err(io_lost(error))),
-                    Poll::Pending => {
-                        self.full_since.get_or_insert(now);
-                        state.socket_full = true;
-                        self.shared.take_events(&mut state, &mut told);
-                        drop(state);
-                        self.tell(told);
-                        return Poll::Pending;
-                    }
+                    Poll::Ready(Err(error)) => Some(error),
+                    Poll::Pending => None,
+                };
+                if let Some(error) = failure {
+                    self.write_failed = Some(io_lost(error));
+                    state.connection.retire();
                 }
+                self.full_since.get_or_insert(now);
+                state.socket_full = true;
+                self.shared.take_events(&mut state, &mut told);
+                drop(state);
+                self.tell(told);
+                if self.write_failed.is_some() {
+                    self.pool.settle(&self.shared);
+                }
+                return;
             }
             state.socket_full = false;
             again = state.connection.next_round();
@@ -264,7 +279,6 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
             drop(state);
             self.tell(told);
         }
-        Poll::Ready(Ok(()))
     }
 
     /// Looks at an answer to GET_VALUES.
@@ -286,7 +300,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
         let full = after(self.full_since, config.send_timeout);
         if full.is_some_and(|at| at <= now) {
             let error = io::Error::new(io::ErrorKind::TimedOut, "the application reads nothing");
-            return Err(io_lost(error));
+            return Err(self.write_failed.take().unwrap_or_else(|| io_lost(error)));
         }
         let probing = match self.phase {
             Phase::Probing { since, round_trip } => {
@@ -382,9 +396,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
                 return Poll::Pending;
             }
             self.gathered = false;
-            if let Poll::Ready(result) = self.poll_output(cx, now) {
-                result?;
-            }
+            self.write(cx, now);
             let due = self.poll_timer(cx, now)?;
             let mut state = self.shared.lock();
             if state.is_done() {

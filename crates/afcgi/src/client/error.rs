@@ -197,7 +197,12 @@ impl fmt::Display for Error {
             ),
             Self::Connect { address, source } => write!(
                 f,
-                "cannot connect to the application at {address}: {source} (is it running?)"
+                "cannot connect to the application at {address}: {source} ({})",
+                match source.kind() {
+                    io::ErrorKind::PermissionDenied =>
+                        "the user that this runs as may not use that socket: add the user to the socket's group, or change its owner or mode",
+                    _ => "is it running?",
+                }
             ),
             Self::Unreachable {
                 address,
@@ -286,6 +291,26 @@ impl fmt::Display for Lost {
             Self::Closed => f.write_str("the application closed the connection"),
             Self::Protocol(error) => error.fmt(f),
             Self::Io(error) => write!(f, "the connection failed: {error}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connecting_says_what_helps() {
+        for (kind, words) in [
+            (io::ErrorKind::PermissionDenied, "socket's group"),
+            (io::ErrorKind::NotFound, "is it running?"),
+            (io::ErrorKind::ConnectionRefused, "is it running?"),
+        ] {
+            let error = Error::Connect {
+                address: "unix:/run/php/php-fpm.sock".into(),
+                source: Arc::new(kind.into()),
+            };
+            assert!(error.to_string().contains(words), "{error}");
         }
     }
 }

@@ -26,6 +26,10 @@ use super::upgrade::Upgraded;
 use crate::http::answer::{self, Answer};
 use crate::http::params::Encoded;
 
+/// Most bytes that are read at a time until the head is complete. What comes behind it is held by whoever has the response, and
+/// may not be read for long: of most responses it is all.
+const PIECE: usize = 16 << 10;
+
 /// A request, as it is sent and perhaps sent again.
 pub(super) struct Call {
     pub(super) method: Method,
@@ -204,7 +208,7 @@ impl Exchange<'_> {
 
     fn read(&self) -> Read {
         let Place { shared, handle, .. } = &self.place;
-        shared.read(*handle, Input::Stdout, usize::MAX)
+        shared.read(*handle, Input::Stdout, PIECE)
     }
 
     /// Sends parameters, then the body, then the file of a filter.

@@ -25,6 +25,10 @@
 //! [`Script`]; a [`Role`](crate::Role) for an authorizer, and [`Data`] for a filter. [`Mapping`] has what
 //! all requests have in common.
 //!
+//! Fields about a connection, such as `Connection` and `TE`, are left out, and no other ones: what a client names in its
+//! `Connection` may have been added on the way. Whoever passes requests of clients on removes those fields where they come in,
+//! by [`remove_hop_by_hop`].
+//!
 //! Among the extensions of a request may also be what is to hear of it: [`OnInterim`], [`OnStderr`] and [`Trace`].
 //!
 //! # When it goes wrong
@@ -62,7 +66,7 @@ use std::task::{Context, Poll};
 
 use http::{Request, Response};
 
-pub use crate::http::hop::asks_for_upgrade;
+pub use crate::http::hop::{asks_for_upgrade, remove_hop_by_hop};
 pub use crate::http::mapping::{Mapping, MappingError, Script};
 pub use crate::http::params::{ExtraParams, LocalAddr};
 pub use afcgi_proto::verdict::Patience;

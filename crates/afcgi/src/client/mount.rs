@@ -20,6 +20,9 @@ use super::{BoxError, Client};
 /// is to blame; the reason is logged. What the other end of the connection is told of it is the status
 /// alone.
 ///
+/// Which fields a client's `Connection` names is not looked at here, since others may have been added since: call
+/// [`remove_hop_by_hop`](super::remove_hop_by_hop) where its requests come in.
+///
 /// Requests that become tunnels (WebSocket) are joined with the connection they came on by the
 /// `hyper::upgrade::OnUpgrade` among their extensions, which hyper and axum put there.
 #[derive(Clone, Debug)]

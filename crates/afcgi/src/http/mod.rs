@@ -112,6 +112,7 @@ pub(crate) fn is_hop_by_hop(name: &::http::HeaderName) -> bool {
     matches!(
         name.as_str(),
         "connection"
+            | "http2-settings"
             | "keep-alive"
             | "proxy-authenticate"
             | "proxy-authorization"

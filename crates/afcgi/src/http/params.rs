@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use afcgi_proto::Role;
 use afcgi_proto::params::encode_pair;
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, HOST};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, COOKIE, HOST};
 use http::request::Parts;
 use http::uri::Scheme;
 use http::{HeaderMap, HeaderName, Method, Version};
@@ -276,7 +276,7 @@ fn header_fields(list: &mut List<'_>, headers: &HeaderMap) {
     let mut named = Vec::new();
     let mut joined = Vec::new();
     for name in headers.keys() {
-        if is_dropped(name) || is_named(headers, name) {
+        if is_dropped(name) {
             continue;
         }
         named.clear();
@@ -312,26 +312,6 @@ fn is_dropped(name: &HeaderName) -> bool {
         || name.as_str() == "proxy"
         || super::is_hop_by_hop(name)
         || name.as_str().bytes().any(odd)
-}
-
-/// Whether Connection names the field (RFC 9110 section 7.6.1). Those that say who the client is stay:
-/// it could otherwise take them away from the application.
-fn is_named(headers: &HeaderMap, name: &HeaderName) -> bool {
-    let text = name.as_str();
-    let vouched = text.starts_with("x-forwarded")
-        || matches!(
-            text,
-            "forwarded" | "x-real-ip" | "via" | "authorization" | "cookie"
-        );
-    !vouched && has_token(headers, CONNECTION, text)
-}
-
-/// Whether a field of comma-separated words holds one, in whatever case.
-pub(crate) fn has_token(headers: &HeaderMap, field: HeaderName, token: &str) -> bool {
-    let values = headers.get_all(field).into_iter();
-    values
-        .flat_map(|value| value.as_bytes().split(|&byte| byte == b','))
-        .any(|word| word.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
 }
 
 fn protocol(version: Version) -> &'static [u8] {

@@ -78,9 +78,9 @@ async fn signalled(signals: &mut Option<[Signal; 2]>) {
 pub struct Stopping(watch::Receiver<bool>);
 
 impl Stopping {
-    /// Whether the server was asked to stop.
+    /// Whether the server was asked to stop, or serves no more for another reason.
     pub fn is_stopping(&self) -> bool {
-        *self.0.borrow()
+        *self.0.borrow() || self.0.has_changed().is_err()
     }
 
     /// Returns when the server was asked to stop, or serves no more for another reason.
@@ -270,5 +270,6 @@ mod tests {
         let stopping = Server::new().stopping();
         let waited = tokio::time::timeout(Duration::from_secs(30), stopping.wait()).await;
         assert!(waited.is_ok());
+        assert!(stopping.is_stopping());
     }
 }

@@ -131,6 +131,9 @@ fn limits(file: &file::Limits, position: &Position<'_>) -> Result<Limits, Config
             .map_or(default.header, |size| size.get_ref().0 as usize),
         connections: count("connections", &file.connections, default.connections)?,
         requests: count("requests", &file.requests, default.requests)?,
+        responses: file.responses.map_or(default.responses, |size| {
+            usize::try_from(size.0).unwrap_or(usize::MAX)
+        }),
         header_timeout: span(&file.header_timeout, default.header_timeout),
         body_timeout: span(&file.body_timeout, default.body_timeout),
         send_timeout: span(&file.send_timeout, default.send_timeout),
@@ -251,6 +254,15 @@ fn route_of(
             "the route leads nowhere: expected `upstream`, `root`, or both",
         ));
     }
+    if let Some(send) = &file.send_scripts {
+        if file.root.is_none() && file.sendfile.is_empty() {
+            return Err(position.at(
+                send,
+                "`send_scripts` says nothing in a route without `root` and `sendfile`",
+            ));
+        }
+        route.send_scripts = *send.get_ref();
+    }
     route.files = files_of(file, &route, position)?;
     if let Some(name) = &file.script_name {
         let text = name.get_ref().trim_end_matches('/');
@@ -320,6 +332,7 @@ fn files_of(
     };
     let mut files = Files::new(route.upstream.is_some());
     files.root = folder(root.get_ref()).map_err(|why| position.at(root, why))?;
+    files.send_scripts = route.send_scripts;
     if file.strip {
         files.strip = route.path.len();
     }
@@ -424,6 +437,7 @@ mod tests {
             ("[limits]\nbody = \"1T\"", "2:8", "100M"),
             ("[limits]\nheader = 1", "2:10", "8K"),
             ("[limits]\nrequests = 0", "2:12", "1 at least"),
+            ("[limits]\nresponses = \"1T\"", "2:13", "100M"),
             (
                 "[limits]\nbodies = 1",
                 "2:1",
@@ -453,6 +467,11 @@ mod tests {
                 "[upstream.f]\naddresses = [\":1\"]\n[[route]]\nupstream = \"f\"\nfilter = \"f\"",
                 "5:10",
                 "needs a `root`",
+            ),
+            (
+                "[upstream.f]\naddresses = [\":1\"]\n[[route]]\nupstream = \"f\"\nsend_scripts = true",
+                "5:16",
+                "without `root` and `sendfile`",
             ),
             (
                 "[[route]]\nroot = \"/\"\npath = \"a\"",

@@ -9,6 +9,7 @@ mod values;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use afcgi::Address;
@@ -17,6 +18,7 @@ use http::{HeaderName, HeaderValue};
 
 use super::Arguments;
 use super::access::Network;
+use super::script::Scripts;
 use crate::logging::LogFormat;
 use meaning::folder;
 pub(crate) use values::Mode;
@@ -64,6 +66,8 @@ pub(crate) struct Limits {
     pub(crate) header: usize,
     pub(crate) connections: usize,
     pub(crate) requests: usize,
+    /// Bytes of responses that wait for clients of HTTP/2 to read, but for what each connection may hold anyway.
+    pub(crate) responses: usize,
     pub(crate) header_timeout: Duration,
     pub(crate) body_timeout: Duration,
     pub(crate) send_timeout: Duration,
@@ -78,6 +82,7 @@ impl Default for Limits {
             header: 64 << 10,
             connections: 16_384,
             requests: 16_384,
+            responses: 64 << 20,
             header_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(60),
             send_timeout: Duration::from_secs(60),
@@ -161,6 +166,10 @@ pub(crate) struct Route {
     /// Prefixes of `X-Accel-Redirect`, and the folders they stand for; `X-Sendfile` names a file in one of
     /// the folders.
     pub(crate) sendfile: Vec<(String, PathBuf)>,
+    /// Whether the text of scripts may be sent in place of a response.
+    pub(crate) send_scripts: bool,
+    /// Of all routes.
+    pub(crate) scripts: Arc<Scripts>,
     pub(crate) body: Option<u64>,
 }
 
@@ -172,6 +181,10 @@ pub(crate) struct Files {
     pub(crate) strip: usize,
     pub(crate) index: Vec<String>,
     pub(crate) split_path: Vec<String>,
+    /// Whether what is no script to run, and looks like one, is sent.
+    pub(crate) send_scripts: bool,
+    /// Of all routes.
+    pub(crate) scripts: Arc<Scripts>,
     pub(crate) try_files: Vec<Try>,
 }
 
@@ -339,6 +352,17 @@ impl Settings {
             };
             (rank, std::cmp::Reverse(route.path.len()))
         });
+        let roots = self.routes.iter().filter_map(|route| {
+            let files = route.files.as_ref()?;
+            Some((files.root.clone(), files.split_path.clone()))
+        });
+        let scripts = Arc::new(Scripts::new(roots));
+        for route in &mut self.routes {
+            route.scripts = Arc::clone(&scripts);
+            if let Some(files) = &mut route.files {
+                files.scripts = Arc::clone(&scripts);
+            }
+        }
         // A redirect that the client library follows comes by no route, so past what protects one.
         if self.routes.iter().any(|route| route.authorizer.is_some()) {
             for upstream in self.upstreams.values_mut() {
@@ -372,6 +396,8 @@ impl Route {
             authorizer: None,
             filter: None,
             sendfile: Vec::new(),
+            send_scripts: false,
+            scripts: Arc::default(),
             body: None,
         }
     }
@@ -415,6 +441,8 @@ impl Files {
             } else {
                 Vec::new()
             },
+            send_scripts: false,
+            scripts: Arc::default(),
             try_files,
         }
     }

@@ -10,6 +10,8 @@ use h2::{RecvStream, SendStream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::oneshot;
 
+use super::budget::{Piece, Ticket};
+
 /// Most bytes of one write: what it takes is held until it is sent.
 const MOST: usize = 16 << 10;
 
@@ -35,16 +37,18 @@ impl OnTunnel {
 /// Both directions of a stream. Dropped before it is shut down, it is reset.
 #[derive(Debug)]
 pub(crate) struct Tunnel {
-    send: SendStream<Bytes>,
+    send: SendStream<Piece>,
+    ticket: Ticket,
     receive: RecvStream,
     /// Received, and not read.
     rest: Bytes,
 }
 
 impl Tunnel {
-    pub(super) fn new(send: SendStream<Bytes>, receive: RecvStream) -> Self {
+    pub(super) fn new(send: SendStream<Piece>, receive: RecvStream, ticket: Ticket) -> Self {
         Self {
             send,
+            ticket,
             receive,
             rest: Bytes::new(),
         }
@@ -106,9 +110,12 @@ impl AsyncWrite for Tunnel {
                 Some(Ok(_)) => {}
             }
         }
+        // All tunnels and responses of the connection share it.
+        ready!(self.ticket.poll_room(cx));
         let count = self.send.capacity().min(wanted);
-        let data = Bytes::copy_from_slice(bytes.get(..count).unwrap_or_default());
-        self.send.send_data(data, false).map_err(broken)?;
+        let piece = (self.ticket.share()).hold(bytes.get(..count).unwrap_or_default());
+        self.ticket.share().pass_on();
+        self.send.send_data(piece, false).map_err(broken)?;
         Poll::Ready(Ok(count))
     }
 
@@ -117,7 +124,7 @@ impl AsyncWrite for Tunnel {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let sent = self.send.send_data(Bytes::new(), true);
+        let sent = self.send.send_data(Piece::default(), true);
         Poll::Ready(sent.map_err(broken))
     }
 }

@@ -13,13 +13,9 @@ use crate::status::Share;
 
 /// How long connecting may take. nginx's own `fastcgi_connect_timeout` bounds each request's wait.
 pub(crate) const CONNECT_WAIT: Duration = Duration::from_secs(60);
-/// How long an application may take to show that it still reads a connection.
+/// How long an application may take to show that it still reads a connection, and how long one is read
+/// that it cannot be written to.
 pub(crate) const CHECK_WAIT: Duration = Duration::from_secs(3);
-/// How long a connection is left alone now and then while one request overflows its buffer: an
-/// application that writes as fast as it is read would not get to what others wait for.
-pub(crate) const OVERFLOW_PAUSE: Duration = Duration::from_millis(1);
-/// Bytes that are read between such pauses.
-pub(crate) const OVERFLOW_BURST: usize = 256 * 1024;
 /// How long a connection is kept without a request that carries one after the other, to an application
 /// that multiplexes without flow control.
 pub(crate) const IDLE_WAIT: Duration = Duration::from_millis(250);
@@ -81,6 +77,8 @@ pub(crate) struct Real {
     pub(crate) burst: usize,
     /// Until when the application has to show that it still reads the connection.
     pub(crate) check_until: Option<Instant>,
+    /// Until when it is read though it cannot be written to any more.
+    pub(crate) closing_until: Option<Instant>,
     pub(crate) share: Share,
     /// The request that keeps it from being read, and since when.
     pub(crate) stall: Option<(Handle, Instant)>,
@@ -116,6 +114,7 @@ impl Real {
             read_at: None,
             burst: 0,
             check_until: None,
+            closing_until: None,
             share: Share::default(),
             stall: None,
         }
@@ -149,6 +148,15 @@ impl Real {
         if self.is_shared() && self.state == State::Ready && self.check_until.is_none() {
             self.check_until = Some(now + CHECK_WAIT);
             self.connection.probe();
+        }
+    }
+
+    /// It cannot be written to any more, and is read until its end, for a while at most.
+    pub(crate) fn close_by(&mut self, now: Instant) {
+        self.connection.retire();
+        self.closing_until = Some(now + CHECK_WAIT);
+        if let Some(sock) = &self.sock {
+            sock.read_next_turn();
         }
     }
 
@@ -236,6 +244,7 @@ impl Real {
     /// would be one of many.
     pub(crate) fn flush_soon(&self) {
         if let Some(sock) = &self.sock
+            && self.closing_until.is_none()
             && sock.may_write()
             && !self.connection.transmit().is_empty()
         {
@@ -265,6 +274,7 @@ impl Real {
         let expires = ages.then_some(self.expires);
         let due = (state.into_iter())
             .chain(self.check_until)
+            .chain(self.closing_until)
             .chain(self.read_at)
             .chain(expires)
             .chain(self.connection.deadline(now))

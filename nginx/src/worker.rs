@@ -8,6 +8,7 @@ mod open;
 mod pools;
 
 use std::cell::RefCell;
+use std::mem::MaybeUninit;
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -245,7 +246,7 @@ impl Worker {
     }
 
     /// Reads from a fake connection.
-    pub(crate) fn recv(&mut self, id: FakeKey, out: &mut [u8]) -> Got {
+    pub(crate) fn recv(&mut self, id: FakeKey, mut out: &mut [MaybeUninit<u8>]) -> Got {
         let Some(fake) = self.fakes.get_mut(id) else {
             return Got::Failed;
         };
@@ -292,7 +293,7 @@ impl Worker {
             let text = format!("the application wrote to STDERR: {}", text.trim_end());
             fake.connection.log(Level::Error, 0, &text);
         }
-        let got = match relay.recv(&mut real.connection, out) {
+        let got = match relay.recv(&mut real.connection, &mut out) {
             Recv::Bytes(count) => {
                 fake.answered = true;
                 Got::Bytes {

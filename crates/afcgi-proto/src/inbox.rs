@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use crate::record::MAX_CONTENT;
 
@@ -181,20 +181,17 @@ impl Inbox {
         Read::Content(self.bytes.split_to(most).freeze())
     }
 
-    /// Copies up to `out.len()` bytes into `out`; says how many.
-    pub(crate) fn read_into(&mut self, mut out: &mut [u8]) -> usize {
-        let mut total = 0_usize;
-        while !out.is_empty() && !self.bytes.is_empty() {
-            let count = out.len().min(self.bytes.len());
-            let Some((now, after)) = out.split_at_mut_checked(count) else {
-                break;
-            };
-            self.bytes.copy_to_slice(now);
+    /// Copies up to `most` bytes into `out`, no more than it has room for; says how many.
+    pub(crate) fn read_into(&mut self, out: &mut impl BufMut, most: usize) -> usize {
+        let mut left = out.remaining_mut().min(most);
+        let total = left;
+        while left > 0 && !self.bytes.is_empty() {
+            let count = left.min(self.bytes.len());
+            out.put((&mut self.bytes).take(count));
             self.advance();
-            out = after;
-            total = total.saturating_add(count);
+            left = left.saturating_sub(count);
         }
-        total
+        total.saturating_sub(left)
     }
 }
 
@@ -255,7 +252,7 @@ mod tests {
         for round in 0.. {
             if round % 3 == 0 {
                 let mut out = vec![0; 300_001];
-                let count = inbox.read_into(&mut out);
+                let count = inbox.read_into(&mut &mut out[..], usize::MAX);
                 seen.extend(&out[..count]);
             }
             match inbox.read(70_000) {
@@ -290,7 +287,7 @@ mod tests {
         assert_eq!(inbox.room(16), 6);
         assert_eq!(inbox.room(4), 0);
         let mut out = [1; 4];
-        assert_eq!(inbox.read_into(&mut out), 4);
+        assert_eq!(inbox.read_into(&mut &mut out[..], usize::MAX), 4);
         assert_eq!(inbox.room(16), 10);
         inbox.break_off(Broken::Stalled);
         assert_eq!(inbox.room(16), usize::MAX);

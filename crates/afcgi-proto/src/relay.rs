@@ -16,6 +16,8 @@
 
 use std::fmt;
 
+use bytes::{Buf, BufMut};
+
 use crate::error::ConnectionError;
 use crate::inbox::Broken;
 use crate::reader::Reader;
@@ -170,7 +172,7 @@ impl Relay {
     pub fn is_ready(&self, connection: &mut Connection) -> bool {
         let ready = self.has_something(connection);
         if !ready {
-            let _ = connection.read_into(self.handle, Input::Stdout, &mut []);
+            let _ = connection.notify_readable(self.handle);
         }
         ready
     }
@@ -186,12 +188,12 @@ impl Relay {
 
     /// Takes text for the error log that the application wrote into the tunnel, which
     /// [`Relay::recv`] does not give then; says how many bytes were copied.
-    pub fn read_stderr(&mut self, connection: &mut Connection, out: &mut [u8]) -> usize {
+    pub fn read_stderr(&mut self, connection: &mut Connection, mut out: &mut [u8]) -> usize {
         if !self.is_open() {
             return 0;
         }
         connection
-            .read_into(self.handle, Input::Stderr, out)
+            .read_into(self.handle, Input::Stderr, &mut out, usize::MAX)
             .unwrap_or(0)
     }
 
@@ -320,9 +322,10 @@ impl Relay {
     }
 
     /// Puts what the application answered into `out`, as records with id 1: STDERR before STDOUT
-    /// where both have come, then the end of STDOUT and END_REQUEST. Nothing fits into an empty `out`.
-    pub fn recv(&mut self, connection: &mut Connection, out: &mut [u8]) -> Recv {
-        if out.is_empty() {
+    /// where both have come, then the end of STDOUT and END_REQUEST. Nothing fits into an `out` without
+    /// room; no byte of it need have been written.
+    pub fn recv(&mut self, connection: &mut Connection, out: &mut impl BufMut) -> Recv {
+        if !out.has_remaining_mut() {
             return Recv::Pending;
         }
         if self.is_open() {
@@ -330,14 +333,14 @@ impl Relay {
         }
         let one_record = matches!(self.upgrade, Upgrade::Offered { .. });
         let mut given = 0_usize;
-        while let Some(free) = out.get_mut(given..).filter(|free| !free.is_empty()) {
+        while out.has_remaining_mut() {
             if one_record && given > 0 && self.head_from == self.head_to && self.content == 0 {
                 break;
             }
             let count = if self.head_from < self.head_to {
-                self.give_head(free)
+                self.give_head(out)
             } else if self.content > 0 {
-                self.give_content(connection, free)
+                self.give_content(connection, out)
             } else if self.next_record(connection) {
                 continue;
             } else {
@@ -359,9 +362,9 @@ impl Relay {
     }
 
     /// Puts what the application wrote into the tunnel into `out`.
-    fn recv_plain(&mut self, connection: &mut Connection, out: &mut [u8]) -> Recv {
+    fn recv_plain(&mut self, connection: &mut Connection, out: &mut impl BufMut) -> Recv {
         let count = connection
-            .read_into(self.handle, Input::Stdout, out)
+            .read_into(self.handle, Input::Stdout, out, usize::MAX)
             .unwrap_or(0);
         if count > 0 {
             return Recv::Bytes(count);
@@ -388,24 +391,20 @@ impl Relay {
         connection.close_gently(self.handle, now);
     }
 
-    fn give_head(&mut self, out: &mut [u8]) -> usize {
+    fn give_head(&mut self, out: &mut impl BufMut) -> usize {
         let head = self
             .head
             .get(self.head_from..self.head_to)
             .unwrap_or_default();
-        let count = head.len().min(out.len());
-        for (to, from) in out.iter_mut().zip(head) {
-            *to = *from;
-        }
+        let count = head.len().min(out.remaining_mut());
+        out.put(head.take(count));
         self.head_from = self.head_from.saturating_add(count);
         count
     }
 
-    fn give_content(&mut self, connection: &mut Connection, out: &mut [u8]) -> usize {
-        let most = self.content.min(out.len());
-        let out = out.get_mut(..most).unwrap_or_default();
+    fn give_content(&mut self, connection: &mut Connection, out: &mut impl BufMut) -> usize {
         let count = connection
-            .read_into(self.handle, self.input, out)
+            .read_into(self.handle, self.input, out, self.content)
             .unwrap_or(0);
         self.content = self.content.saturating_sub(count);
         count
@@ -427,7 +426,7 @@ impl Relay {
         }
         let Ok(Some(end)) = connection.ended(self.handle) else {
             // Asks for the event that tells of more.
-            let _ = connection.read_into(self.handle, Input::Stdout, &mut []);
+            let _ = connection.notify_readable(self.handle);
             return false;
         };
         if self.ended {

@@ -6,6 +6,7 @@
 
 use std::cell::Cell;
 use std::fmt;
+use std::mem::MaybeUninit;
 use std::ptr::{self, NonNull};
 use std::slice;
 
@@ -240,11 +241,11 @@ unsafe fn read(c: *mut ngx_connection_t, buffer: *mut u_char, size: usize) -> Go
             more: true,
         };
     }
-    // SAFETY: the caller's word. The bytes may never have been written; they are only written here.
+    // SAFETY: the caller's word. No byte need have been written.
     let (id, out) = unsafe {
         (
             keys::key((*c.cast::<Raw>()).id),
-            slice::from_raw_parts_mut(buffer, size),
+            slice::from_raw_parts_mut(buffer.cast::<MaybeUninit<u8>>(), size),
         )
     };
     worker::with(|worker| worker.recv(id, out)).unwrap_or(Got::Failed)

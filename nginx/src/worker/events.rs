@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use afcgi_proto::web::Event;
+use afcgi_proto::web::{Event, OVERFLOW_BURST, OVERFLOW_PAUSE};
 use afcgi_proto::{Values, Verdict};
 
 use super::Worker;
@@ -12,7 +12,7 @@ use crate::ffi::log::{self, Level};
 use crate::ffi::sock::Io;
 use crate::keys::RealKey;
 use crate::pool::MOST_IDLE;
-use crate::real::{IDLE_WAIT, OVERFLOW_BURST, OVERFLOW_PAUSE, Real, State};
+use crate::real::{IDLE_WAIT, Real, State};
 use crate::status::Count;
 
 impl Worker {
@@ -93,7 +93,7 @@ impl Worker {
         let Some(sock) = &real.sock else {
             return;
         };
-        if matches!(real.state, State::Connecting { .. }) {
+        if matches!(real.state, State::Connecting { .. }) || real.closing_until.is_some() {
             return;
         }
         loop {
@@ -111,6 +111,13 @@ impl Worker {
                     }
                 }
                 Io::Again => break,
+                Io::Failed | Io::Closed if real.state == State::Ready => {
+                    // An application may close after its last answers, and writing may find out first:
+                    // those are read to the end.
+                    real.close_by(now);
+                    self.settle(id, now);
+                    return;
+                }
                 Io::Failed | Io::Closed => {
                     self.lose(id, now, 0);
                     return;
@@ -152,6 +159,10 @@ impl Worker {
                 return;
             }
             State::Connecting { .. } | State::Probing { .. } | State::Ready => {}
+        }
+        if real.closing_until.is_some_and(|until| until <= now) {
+            self.lose(id, now, 0);
+            return;
         }
         if real.check_until.is_some_and(|until| until <= now) {
             real.check_until = None;

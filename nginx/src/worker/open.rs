@@ -6,7 +6,6 @@ use std::time::Instant;
 
 use afcgi_proto::Verdict;
 use afcgi_proto::relay::Relay;
-use afcgi_proto::web::Input;
 
 use super::Worker;
 use crate::fake::{Place, Wants};
@@ -51,7 +50,7 @@ impl Worker {
                 continue;
             };
             // The request is to hear of an answer that comes before it has asked for one.
-            let _ = real.connection.read_into(handle, Input::Stdout, &mut []);
+            let _ = real.connection.notify_readable(handle);
             real.put(handle, fake_id);
             let mut relay = Relay::new(handle);
             if wants.upgrade {

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use afcgi_interop::fake::{Fake, end, next_request, response, values, write};
-use afcgi_interop::http::{client, get, get_ok};
+use afcgi_interop::http::{client, get, get_ok, noise};
 use afcgi_interop::raw::{self, kind, record};
 use afcgi_nginx_tests::nginx::Nginx;
 use futures_util::future::join_all;
@@ -270,4 +270,32 @@ async fn an_aborted_id_is_held() {
         assert_eq!(get_ok(&client, &nginx.url("/")).await, "2");
     }
     assert_eq!(app.connections(), 1);
+}
+
+/// It answers without reading the body, and closes: the system tells of that first when nginx writes more of the body. The answer is there
+/// all the same.
+#[tokio::test]
+async fn answers_and_closes_while_nginx_writes() {
+    let app = Fake::start(async |mut socket, _| {
+        while let Some(record) = raw::read(&mut socket).await {
+            match record.kind {
+                kind::GET_VALUES => write(&mut socket, &values(true)).await,
+                kind::STDIN => {
+                    write(&mut socket, &response(record.id, "served")).await;
+                    return;
+                }
+                _ => {}
+            }
+        }
+    })
+    .await;
+    let nginx = Nginx::before(app.port(), "").await;
+    let client = client();
+    let body = noise(4_000_000, 1);
+    for n in 0..30 {
+        let request = client.post(nginx.url("/")).body(body.clone());
+        let response = request.send().await.expect("an answer");
+        assert_eq!(response.status().as_u16(), 200, "POST {n}");
+        assert_eq!(response.text().await.expect("the body"), "served");
+    }
 }

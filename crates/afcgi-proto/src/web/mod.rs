@@ -15,6 +15,7 @@ mod timers;
 use std::collections::VecDeque;
 use std::time::Instant;
 
+use bytes::BufMut;
 pub use config::{Config, OVERFLOW_BURST, OVERFLOW_PAUSE};
 use ids::Ids;
 use request::{Phase, Request, Sent};
@@ -434,22 +435,31 @@ impl Connection {
         })
     }
 
-    /// Like [`Connection::read`], into a buffer of the caller's: says how many bytes were copied.
-    /// 0 also means that [`Event::Readable`] follows, unless the stream is at its end.
+    /// Like [`Connection::read`], into a buffer of the caller's, of which no byte need have been
+    /// written: says how many bytes were copied, `most` at most. 0 also means that
+    /// [`Event::Readable`] follows, unless the stream is at its end.
     pub fn read_into(
         &mut self,
         handle: Handle,
         input: Input,
-        out: &mut [u8],
+        out: &mut impl BufMut,
+        most: usize,
     ) -> Result<usize, Gone> {
         let request = self.table.get_mut(handle)?;
         let count = match input {
-            Input::Stdout => request.stdout.read_into(out),
-            Input::Stderr => request.stderr.read_into(out),
+            Input::Stdout => request.stdout.read_into(out, most),
+            Input::Stderr => request.stderr.read_into(out, most),
         };
         request.waited_for |= count == 0;
         self.consumed(handle, count);
         Ok(count)
+    }
+
+    /// Has [`Event::Readable`] tell when there is something to read, on either stream. `Err`: the
+    /// request is gone.
+    pub fn notify_readable(&mut self, handle: Handle) -> Result<(), Gone> {
+        self.table.get_mut(handle)?.waited_for = true;
+        Ok(())
     }
 
     /// The consumer took content, so the application may be given credit for more.

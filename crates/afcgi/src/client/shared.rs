@@ -232,8 +232,8 @@ impl Shared {
     /// `false`: something has come since.
     pub(super) fn wait_to_read(&self, cx: &mut Context<'_>, handle: Handle) -> bool {
         let mut state = self.lock();
-        // To ask is to be told: Readable follows, also for the end.
-        let _ = state.connection.read_into(handle, Input::Stdout, &mut []);
+        // Readable follows, also for the end.
+        let _ = state.connection.notify_readable(handle);
         let connection = &state.connection;
         let readable = |input| connection.readable(handle, input).is_ok_and(|n| n > 0);
         if readable(Input::Stdout)

@@ -32,7 +32,7 @@ fn golden_bytes_there_and_back() {
           \x01\x05\x00\x02\x00\x00\x00\x00"
     );
     let mut out = [0; 100];
-    assert_eq!(relay.recv(&mut web.conn, &mut out), Recv::Pending);
+    assert_eq!(relay.recv(&mut web.conn, &mut &mut out[..]), Recv::Pending);
     web.feed(
         b"\x01\x06\x00\x02\x00\x02\x06\x00ok......\
           \x01\x07\x00\x02\x00\x01\x00\x00!\
@@ -44,11 +44,17 @@ fn golden_bytes_there_and_back() {
           \x01\x06\x00\x01\x00\x02\x00\x00ok\
           \x01\x06\x00\x01\x00\x00\x00\x00\
           \x01\x03\x00\x01\x00\x08\x00\x00\x00\x00\x00\x07\x00\x00\x00\x00";
-    assert_eq!(relay.recv(&mut web.conn, &mut []), Recv::Pending);
+    assert_eq!(
+        relay.recv(&mut web.conn, &mut &mut [0; 0][..]),
+        Recv::Pending
+    );
     let count = expected.len();
-    assert_eq!(relay.recv(&mut web.conn, &mut out), Recv::Bytes(count));
+    assert_eq!(
+        relay.recv(&mut web.conn, &mut &mut out[..]),
+        Recv::Bytes(count)
+    );
     assert_eq!(out[..count], expected[..]);
-    assert_eq!(relay.recv(&mut web.conn, &mut out), Recv::End);
+    assert_eq!(relay.recv(&mut web.conn, &mut &mut out[..]), Recv::End);
 }
 
 #[test]
@@ -178,7 +184,7 @@ fn received(web: &mut Web, relay: &mut Relay) -> (Vec<u8>, Recv) {
     let mut all = Vec::new();
     loop {
         let mut buffer = [0; 5];
-        match relay.recv(&mut web.conn, &mut buffer) {
+        match relay.recv(&mut web.conn, &mut &mut buffer[..]) {
             Recv::Bytes(count) => all.extend(&buffer[..count]),
             end => return (all, end),
         }
@@ -355,7 +361,7 @@ fn what_is_no_single_request_is_refused() {
     assert_eq!(gone, Err(RelayError::Gone));
     let mut out = [0; 9];
     let broken = Recv::Broken(Broken::Truncated);
-    assert_eq!(relay.recv(&mut web.conn, &mut out), broken);
+    assert_eq!(relay.recv(&mut web.conn, &mut &mut out[..]), broken);
 }
 
 #[test]

@@ -67,7 +67,7 @@ impl Stock {
             return false;
         }
         let mut buffer = vec![0; most];
-        match self.relay.recv(&mut pair.web, &mut buffer) {
+        match self.relay.recv(&mut pair.web, &mut &mut buffer[..]) {
             Recv::Bytes(count) => {
                 assert!(count > 0);
                 self.received.extend(&buffer[..count]);

@@ -49,7 +49,7 @@ fn ask(web: &mut Web) -> (Relay, Vec<u8>) {
 /// Everything that a read of up to `most` bytes gives.
 fn recv(web: &mut Web, relay: &mut Relay, most: usize) -> Vec<u8> {
     let mut out = vec![0; most];
-    match relay.recv(&mut web.conn, &mut out) {
+    match relay.recv(&mut web.conn, &mut &mut out[..]) {
         Recv::Bytes(count) => out.truncate(count),
         other => panic!("{other:?}"),
     }
@@ -186,7 +186,7 @@ fn plain_bytes_both_ways() {
     let mut text = [0; 100];
     assert_eq!(relay.read_stderr(&mut web.conn, &mut text), 11);
     assert_eq!(recv(&mut web, &mut relay, 100), b"down");
-    assert_eq!(relay.recv(&mut web.conn, &mut text), Recv::Pending);
+    assert_eq!(relay.recv(&mut web.conn, &mut &mut text[..]), Recv::Pending);
 }
 
 #[test]
@@ -200,11 +200,11 @@ fn the_end_of_stdout_is_the_end() {
         }
         assert_eq!(recv(&mut web, &mut relay, 100), b"last");
         assert!(relay.is_ready(&mut web.conn));
-        assert_eq!(relay.recv(&mut web.conn, &mut [0; 9]), Recv::End);
+        assert_eq!(relay.recv(&mut web.conn, &mut &mut [0; 9][..]), Recv::End);
     }
     let (mut web, mut relay) = open();
     web.conn.lost();
-    let broken = relay.recv(&mut web.conn, &mut [0; 9]);
+    let broken = relay.recv(&mut web.conn, &mut &mut [0; 9][..]);
     assert_eq!(broken, Recv::Broken(Broken::Truncated));
 }
 

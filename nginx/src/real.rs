@@ -151,6 +151,16 @@ impl Real {
         }
     }
 
+    /// It gets no more requests, and is closed when it has none.
+    pub(crate) fn retire_soon(&mut self) {
+        if self.state == State::Ready {
+            self.connection.retire();
+            if let Some(sock) = &self.sock {
+                sock.post_flush();
+            }
+        }
+    }
+
     /// It cannot be written to any more, and is read until its end, for a while at most.
     pub(crate) fn close_by(&mut self, now: Instant) {
         self.connection.retire();

@@ -49,8 +49,8 @@ pub enum Verdict {
 /// How long to wait for an answer, and when to ask again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Patience {
-    /// How long a request waits for the answer of an application of which nothing is known, and how
-    /// long a connection stays open on which the answer does not come.
+    /// How long a request waits, beyond a round trip, for the answer of an application of which nothing
+    /// is known, and how long a connection stays open on which the answer does not come.
     pub unknown: Duration,
     /// The same for an application that has multiplexed: it is worth waiting for.
     pub shared: Duration,
@@ -88,20 +88,25 @@ impl Patience {
         first.saturating_mul(1 << doublings).min(self.most)
     }
 
-    /// How long a connection stays open on which the application was asked and does not answer.
-    pub fn of(&self, verdict: Verdict) -> Duration {
+    /// How long a connection stays open on which the application was asked and does not answer;
+    /// `round_trip` is what connecting took, of which half a second counts at most.
+    pub fn of(&self, verdict: Verdict, round_trip: Duration) -> Duration {
         match verdict {
             Verdict::Shared { .. } => self.shared,
-            Verdict::Unknown | Verdict::Single { .. } => self.unknown,
+            Verdict::Unknown | Verdict::Single { .. } => {
+                self.unknown.saturating_add(round_trip.min(MOST_ROUND_TRIP))
+            }
         }
     }
 
-    /// The same while requests to the application are under way that do not wait for the answer;
-    /// `round_trip` is what connecting took.
+    /// The same while requests to the application are under way that do not wait for the answer.
     pub fn beside(&self, round_trip: Duration) -> Duration {
-        self.beside.saturating_add(round_trip).min(self.unknown)
+        self.beside.saturating_add(round_trip.min(MOST_ROUND_TRIP))
     }
 }
+
+/// The longest way there and back. Connecting that takes longer has waited for a full queue.
+const MOST_ROUND_TRIP: Duration = Duration::from_millis(500);
 
 impl Verdict {
     /// The verdict after an answer to GET_VALUES.
@@ -293,20 +298,17 @@ mod tests {
     fn only_an_application_that_has_multiplexed_is_waited_for_long() {
         let patience = PATIENCE();
         let now = Instant::now();
-        assert_eq!(patience.of(Verdict::Unknown), patience.unknown);
-        assert_eq!(
-            patience.of(Verdict::Shared { controlled: false }),
-            patience.shared
-        );
-        assert_eq!(
-            patience.of(Verdict::Unknown.silent(now, &patience)),
-            patience.unknown
-        );
-        assert_eq!(
-            patience.beside(Duration::from_millis(20)),
-            Duration::from_millis(30)
-        );
-        assert_eq!(patience.beside(Duration::from_secs(20)), patience.unknown);
+        let near = Duration::ZERO;
+        let far = Duration::from_millis(200);
+        let shared = Verdict::Shared { controlled: false };
+        let silent = Verdict::Unknown.silent(now, &patience);
+        assert_eq!(patience.of(Verdict::Unknown, near), patience.unknown);
+        assert_eq!(patience.of(Verdict::Unknown, far), patience.unknown + far);
+        assert_eq!(patience.of(shared, near), patience.shared);
+        assert_eq!(patience.of(silent, near), patience.unknown);
+        assert_eq!(patience.beside(far), patience.beside + far);
+        let most = patience.beside + MOST_ROUND_TRIP;
+        assert_eq!(patience.beside(Duration::from_secs(20)), most);
     }
 
     #[test]

@@ -271,7 +271,7 @@ impl Worker {
             return;
         }
         // What is left of a response that had stalled is discarded at no use: closing stops it.
-        let useless = real.is_shared() && real.live == 0 && real.connection.is_stalled();
+        let useless = real.is_shared() && real.live == 0 && real.connection.is_abandoned();
         let unused = real.live == 0;
         let leaves = unused && exiting() && !self.is_awaited(id);
         let Some(real) = self.reals.get_mut(id) else {

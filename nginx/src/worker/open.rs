@@ -251,7 +251,7 @@ impl Worker {
             let wait = match pool.verdict {
                 // The process that is asked may be the one that a request waits for.
                 Verdict::Single { .. } => patience.beside(real.round_trip(now)),
-                verdict => patience.of(verdict),
+                verdict => patience.of(verdict, real.round_trip(now)),
             };
             real.state = State::Probing { until: now + wait };
             real.connection.probe();

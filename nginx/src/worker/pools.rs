@@ -146,6 +146,12 @@ impl Worker {
             for id in std::mem::take(&mut pool.idle) {
                 self.reals.remove(id);
             }
+            // Those that were shared end with their requests.
+            for id in &pool.shared {
+                if let Some(real) = self.reals.get_mut(*id) {
+                    real.retire_soon();
+                }
+            }
         }
     }
 

@@ -88,7 +88,7 @@ impl Pool {
         let verdict = self.lock().verdict;
         match verdict.is_single() && self.load() > 0 {
             true => patience.beside(round_trip),
-            false => patience.of(verdict),
+            false => patience.of(verdict, round_trip),
         }
     }
 }

@@ -143,9 +143,24 @@ impl Fleet {
         }
         for group in &fleet.groups {
             group.start().await;
-            group.at_rest.set(group.count_sockets());
         }
+        fleet.settle().await;
         fleet
+    }
+
+    /// Takes note of the sockets that each has at rest, when those have not changed for a while: one that listens has not begun with
+    /// everything, such as what tells it of signals.
+    async fn settle(&self) {
+        let (mut last, mut times) = (Vec::new(), 0);
+        while times < 20 {
+            let now: Vec<_> = self.groups.iter().map(Group::count_sockets).collect();
+            times = if now == last { times + 1 } else { 0 };
+            last = now;
+            tokio::time::sleep(std::time::Duration::from_millis(25)).await;
+        }
+        for (group, count) in self.groups.iter().zip(last) {
+            group.at_rest.set(count);
+        }
     }
 
     /// The folder of PHP scripts, one below it for each pool.

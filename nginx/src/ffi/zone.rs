@@ -1,6 +1,6 @@
 //! The memory that the worker processes share, in zones of nginx's: one for the table of
 //! [`status`](crate::status), without which nothing is counted and which `fastcgi_multiplex_status`
-//! brings, and one for the [`verdicts`](crate::verdicts).
+//! brings, and one for the [`verdicts`].
 //!
 //! nginx keeps a zone across reloads as long as its size stays, and with it all totals and verdicts.
 

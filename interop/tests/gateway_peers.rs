@@ -119,7 +119,8 @@ async fn comes_back(mut app: App) {
 #[tokio::test]
 async fn flup_shares_one_connection() {
     let app = App::flup_multiplexed().await;
-    let gateway = Own::before(app.port(), "").await;
+    // It may take its time to answer while other tests run.
+    let gateway = Own::before(app.port(), "probe_timeout = \"20s\"").await;
     let client = client();
     let held = (0..40).map(async |_| get_ok(&client, &gateway.url("/delay?ms=300")).await);
     let bodies = join_all(held).await;

@@ -54,8 +54,8 @@ pub struct Patience {
     pub unknown: Duration,
     /// The same for an application that has multiplexed: it is worth waiting for.
     pub shared: Duration,
-    /// How long an answer may take beyond a round trip when the application is asked beside requests:
-    /// one of them may be waiting for the process that is being asked.
+    /// How long an answer may take beyond a round trip when the application is asked beside requests for
+    /// the first time: one of them may be waiting for the process that is being asked.
     pub beside: Duration,
     /// When to ask an application again that has said that it does not multiplex; twice as late each
     /// further time.
@@ -99,9 +99,16 @@ impl Patience {
         }
     }
 
-    /// The same while requests to the application are under way that do not wait for the answer.
-    pub fn beside(&self, round_trip: Duration) -> Duration {
-        self.beside.saturating_add(round_trip.min(MOST_ROUND_TRIP))
+    /// The same while requests to the application are under way that do not wait for the answer. One
+    /// that has been asked in vain gets more time the next time, up to five times as much: it may
+    /// multiplex and be busy, and it is asked less often.
+    pub fn beside(&self, verdict: Verdict, round_trip: Duration) -> Duration {
+        let times = match verdict {
+            Verdict::Single { times, .. } => u32::from(times).clamp(1, 5),
+            Verdict::Unknown | Verdict::Shared { .. } => 1,
+        };
+        let wait = self.beside.saturating_mul(times);
+        wait.saturating_add(round_trip.min(MOST_ROUND_TRIP))
     }
 }
 
@@ -306,9 +313,12 @@ mod tests {
         assert_eq!(patience.of(Verdict::Unknown, far), patience.unknown + far);
         assert_eq!(patience.of(shared, near), patience.shared);
         assert_eq!(patience.of(silent, near), patience.unknown);
-        assert_eq!(patience.beside(far), patience.beside + far);
-        let most = patience.beside + MOST_ROUND_TRIP;
-        assert_eq!(patience.beside(Duration::from_secs(20)), most);
+        assert_eq!(patience.beside(silent, far), patience.beside + far);
+        let again = silent.silent(now, &patience);
+        assert_eq!(patience.beside(again, near), 2 * patience.beside);
+        let often = (0..100).fold(silent, |verdict, _| verdict.silent(now, &patience));
+        let most = 5 * patience.beside + MOST_ROUND_TRIP;
+        assert_eq!(patience.beside(often, Duration::from_secs(20)), most);
     }
 
     #[test]

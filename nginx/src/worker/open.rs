@@ -250,7 +250,7 @@ impl Worker {
             let patience = Pool::patience();
             let wait = match pool.verdict {
                 // The process that is asked may be the one that a request waits for.
-                Verdict::Single { .. } => patience.beside(real.round_trip(now)),
+                verdict @ Verdict::Single { .. } => patience.beside(verdict, real.round_trip(now)),
                 verdict => patience.of(verdict, real.round_trip(now)),
             };
             real.state = State::Probing { until: now + wait };

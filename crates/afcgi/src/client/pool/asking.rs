@@ -87,7 +87,7 @@ impl Pool {
         let patience = &self.config.patience;
         let verdict = self.lock().verdict;
         match verdict.is_single() && self.load() > 0 {
-            true => patience.beside(round_trip),
+            true => patience.beside(verdict, round_trip),
             false => patience.of(verdict, round_trip),
         }
     }

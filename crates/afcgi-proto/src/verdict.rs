@@ -67,12 +67,12 @@ pub struct Patience {
 }
 
 impl Default for Patience {
-    /// 100 ms, 3 s, 10 ms; 5 min and 1 s, up to 1 h.
+    /// 100 ms, 3 s, 2 ms; 5 min and 1 s, up to 1 h.
     fn default() -> Self {
         Self {
             unknown: Duration::from_millis(100),
             shared: Duration::from_secs(3),
-            beside: Duration::from_millis(10),
+            beside: Duration::from_millis(2),
             said_no: Duration::from_secs(300),
             silent: Duration::from_secs(1),
             most: Duration::from_secs(3600),

@@ -85,3 +85,14 @@ impl Spawn {
         self.dir.path()
     }
 }
+
+/// Whatever a test is about: the manager never panics.
+impl Drop for Spawn {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            self.process.stop();
+            let log = self.process.log();
+            assert!(!log.contains("panicked at"), "{log}");
+        }
+    }
+}

@@ -69,7 +69,8 @@ pub(super) struct Worker {
     began: Instant,
     readiness: Option<Readiness>,
     is_ready: bool,
-    lines: JoinHandle<()>,
+    /// What passes on its lines, until the last of them.
+    lines: Option<JoinHandle<()>>,
     _loan: Loan,
 }
 
@@ -148,7 +149,11 @@ impl Worker {
             began: Instant::now(),
             readiness,
             is_ready: false,
-            lines: tokio::spawn(plan.log.clone().follow(reader, number, pid.as_raw_pid())),
+            lines: Some(tokio::spawn(plan.log.clone().follow(
+                reader,
+                number,
+                pid.as_raw_pid(),
+            ))),
             _loan: loan,
         })
     }
@@ -177,8 +182,11 @@ impl Worker {
 
     /// What the process has said, all of it. It has ended.
     pub(super) async fn last_lines(&mut self) {
-        if timeout(LAST_LINES, &mut self.lines).await.is_err() {
-            self.lines.abort();
+        let Some(mut lines) = self.lines.take() else {
+            return;
+        };
+        if timeout(LAST_LINES, &mut lines).await.is_err() {
+            lines.abort();
         }
     }
 
@@ -266,7 +274,9 @@ impl Worker {
 impl Drop for Worker {
     fn drop(&mut self) {
         self.kill();
-        self.lines.abort();
+        if let Some(lines) = &self.lines {
+            lines.abort();
+        }
     }
 }
 

@@ -34,7 +34,9 @@ use super::user::Identity;
 const LOOK: Duration = Duration::from_millis(20);
 /// How long the system may take to end what was killed.
 const KILLED: Duration = Duration::from_secs(5);
-/// How long the last lines of a worker are waited for, which may have left its output to somebody else.
+/// How long the last lines of a worker are waited for before its end is told of.
+const MOMENT: Duration = Duration::from_millis(100);
+/// How long they are waited for when nobody is left whom it is known to have started.
 const LAST_LINES: Duration = Duration::from_secs(1);
 
 /// What all workers have in common.
@@ -180,19 +182,23 @@ impl Worker {
         }
     }
 
-    /// What the process has said, all of it. It has ended.
+    /// Waits for what the process has said, for a moment: somebody else may have its output. It has ended.
     pub(super) async fn last_lines(&mut self) {
-        let Some(mut lines) = self.lines.take() else {
-            return;
-        };
-        if timeout(LAST_LINES, &mut lines).await.is_err() {
-            lines.abort();
+        self.lines_within(MOMENT).await;
+    }
+
+    async fn lines_within(&mut self, time: Duration) {
+        if let Some(lines) = &mut self.lines
+            && timeout(time, lines).await.is_ok()
+        {
+            self.lines = None;
         }
     }
 
     /// Ends what the process has left behind. It has ended.
-    pub(super) async fn clean_up(self, plan: &Plan) {
+    pub(super) async fn clean_up(mut self, plan: &Plan) {
         self.end_group(plan, Instant::now() + plan.grace).await;
+        self.lines_within(LAST_LINES).await;
     }
 
     /// Ends the process in order, kills it when that takes too long, then does the same with what it leaves behind.
@@ -225,6 +231,7 @@ impl Worker {
             "the worker was stopped"
         );
         self.end_group(plan, limit).await;
+        self.lines_within(LAST_LINES).await;
     }
 
     /// Ends the processes that are left of the group, by the limit.

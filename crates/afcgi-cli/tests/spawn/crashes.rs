@@ -99,3 +99,37 @@ async fn a_worker_that_leaves_children_behind() {
         is_gone(line.trim_start_matches("[1] child ").parse().unwrap()).await;
     }
 }
+
+/// In a container it is the first process, whose children all orphans become: it waits for those too.
+#[tokio::test]
+async fn the_first_process_of_a_container() {
+    let mut command = std::process::Command::new("unshare");
+    if !rustix::process::getuid().is_root() {
+        command.arg("--map-root-user");
+    }
+    command.args(["--pid", "--fork", "--kill-child", "--mount-proc"]);
+    command.arg(afcgi_interop::app::afcgi()).arg("spawn");
+    let flags = [
+        "--listen",
+        "127.0.0.1:0",
+        "--workers",
+        "1",
+        "--backoff-max",
+        "10ms",
+    ];
+    let script = "trap '' TERM; sleep 0.05 & exit 1";
+    let spawn = Spawn::run(command, &flags, &["sh", "-c", script]);
+    spawn.logs(&["the worker ended with status 1"], 30).await;
+    let own = spawn.process.id();
+    let read = |path: String| std::fs::read_to_string(path).unwrap_or_default();
+    let children = |pid: &str| read(format!("/proc/{pid}/task/{pid}/children"));
+    let manager = children(&own.to_string());
+    let left = children(manager.trim());
+    // One runs, and those of the last moment are being waited for.
+    assert!(left.split_whitespace().count() < 20, "{left}");
+    assert!(
+        !spawn.process.log().contains("killed"),
+        "{}",
+        spawn.process.log()
+    );
+}

@@ -45,6 +45,7 @@ test_needs=(
     "apache2: /usr/lib/apache2/modules/mod_proxy_fcgi.so"
     "caddy: caddy"
     "php-fpm: /usr/sbin/php-fpm*"
+    "php-cgi: php-cgi"
     "golang-go: go"
     "openssl: openssl"
     "shellcheck: shellcheck"

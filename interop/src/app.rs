@@ -251,7 +251,8 @@ fn go_peer() -> &'static Path {
     BINARY.get_or_init(|| compiled("go-peer", &workspace().join("interop/peers/go")))
 }
 
-fn libfcgi_peer() -> &'static Path {
+/// The C program on libfcgi.
+pub fn libfcgi_peer() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     BINARY.get_or_init(|| compiled("libfcgi-peer", &workspace().join("interop/peers/libfcgi")))
 }
@@ -295,7 +296,8 @@ fn once(name: &str, build: impl FnOnce(&Path)) -> PathBuf {
     binary
 }
 
-fn workspace() -> &'static Path {
+/// The folder of this project.
+pub fn workspace() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .parent()
         .expect("the folder above interop/")

@@ -6,6 +6,7 @@
 //! - [`gateway`]: the web servers, each with the configuration under test;
 //! - [`own`]: the gateway of this project with all that can be set;
 //! - [`php`]: PHP-FPM with a pool of its own;
+//! - [`spawn`]: the process manager of this project;
 //! - [`browser`]: Chromium, by WebDriver;
 //! - [`websocket`]: what a WebSocket must do behind every web server that tunnels;
 //! - [`suite`]: what every application must do behind every web server;
@@ -28,6 +29,7 @@ pub mod own;
 pub mod php;
 pub mod process;
 pub mod raw;
+pub mod spawn;
 pub mod suite;
 pub mod wait;
 pub mod websocket;

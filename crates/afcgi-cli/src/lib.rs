@@ -5,4 +5,5 @@
 pub mod demo;
 pub mod gateway;
 pub mod logging;
+pub mod spawn;
 mod terminal;

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use std::sync::OnceLock;
 
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::MakeWriter;
 
 /// How a log is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -37,13 +38,21 @@ static FORMAT: OnceLock<LogFormat> = OnceLock::new();
 
 /// Logs to STDERR what `RUST_LOG` asks for: `info` if it does not. Only the first call counts.
 pub fn init(format: LogFormat) {
+    init_to(format, io::stderr);
+}
+
+/// The same by another way to STDERR.
+pub(crate) fn init_to<W>(format: LogFormat, writer: W)
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
     if FORMAT.set(format).is_err() {
         return;
     }
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(io::stderr)
+        .with_writer(writer)
         .with_target(false);
     match format {
         LogFormat::Text => builder.with_ansi(io::stderr().is_terminal()).init(),

@@ -1,6 +1,6 @@
 /*
  * Routes of afcgitest on the C libfcgi, started by spawn-fcgi: as many threads as THREADS says, or 64, each with one connection at a time and one request at a time
- * on that.
+ * on that. With one thread it is the first thread that serves, which hears signals.
  */
 #include <fcgiapp.h>
 #include <pthread.h>
@@ -115,6 +115,10 @@ int main(void) {
     signal(SIGPIPE, SIG_IGN);
     if (FCGX_Init())
         return 1;
+    if (count == 1) {
+        serve(NULL);
+        return 0;
+    }
     for (int i = 0; i < count; i++)
         if (pthread_create(&threads[i], NULL, serve, NULL))
             return 1;

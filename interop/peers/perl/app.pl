@@ -1,12 +1,17 @@
 #!/usr/bin/perl
 # Routes of afcgitest on Perl's FCGI, started by spawn-fcgi: so many processes, each with one connection at a time and one request at a
-# time on that.
+# time on that. PROCESSES=1: none but this one.
 use strict;
 use warnings;
 use FCGI;
 use Time::HiRes qw(sleep);
 
-my $processes = 8;
+my $processes = $ENV{PROCESSES} // 8;
+
+if ($processes == 1) {
+    serve();
+    exit 0;
+}
 
 my @children;
 for (1 .. $processes) {

@@ -44,7 +44,8 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use access::Network;
-use config::{ConfigError, Mode, Settings};
+pub(crate) use config::Mode;
+use config::{ConfigError, Settings};
 use serve::Gateway;
 use site::Site;
 use stream::Listener;

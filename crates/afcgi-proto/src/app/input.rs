@@ -148,9 +148,10 @@ impl Connection {
             // Whose bytes would those be that follow? Nobody may guess.
             return Err(ConnectionError::IdInUse(id));
         }
+        let is_first = self.closing.first_until.take().is_some();
         let refusal = if matches!(begin.role, Role::Other(_)) {
             Some((Refusal::UnknownRole, ProtocolStatus::UnknownRole))
-        } else if self.table.len() >= self.config.requests || self.closing.draining {
+        } else if self.table.len() >= self.config.requests || (self.closing.draining && !is_first) {
             Some((Refusal::Overloaded, ProtocolStatus::Overloaded))
         } else {
             None

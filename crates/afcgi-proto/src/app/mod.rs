@@ -20,6 +20,7 @@ pub use config::Config;
 use overflow::Overflow;
 pub use overflow::OverflowTotal;
 use request::{Request, Written};
+use timers::FIRST_REQUEST;
 use unended::Unended;
 
 use crate::credit::{self, Budget};
@@ -167,6 +168,8 @@ struct Closing {
     asked: bool,
     /// [`Connection::drain`] was called.
     draining: bool,
+    /// Until when the first request may come all the same. `None`: it has begun, or did not come in time.
+    first_until: Option<Instant>,
     /// The web server closed its half: when to look next whether it is still there, and how
     /// often that was done.
     half_closed: Option<(Instant, usize)>,
@@ -195,7 +198,10 @@ impl Connection {
             unended: Unended::default(),
             multiplexed: false,
             idle_since: Some(now),
-            closing: Closing::default(),
+            closing: Closing {
+                first_until: now.checked_add(FIRST_REQUEST),
+                ..Closing::default()
+            },
         }
     }
 
@@ -343,6 +349,9 @@ impl Connection {
 
     /// New requests are refused with OVERLOADED from now on; the active ones go on. The connection
     /// [is finished](Self::is_finished) when they have ended.
+    ///
+    /// A connection that was accepted less than half a second ago, and has had no request, waits for the rest of that time: the web
+    /// server has connected to send one, and need not send it again if it cannot be served. That one is served.
     pub fn drain(&mut self) {
         self.closing.draining = true;
     }
@@ -367,11 +376,13 @@ impl Connection {
         let Closing {
             asked,
             draining,
+            first_until,
             half_closed,
             timed_out,
             lost,
         } = &self.closing;
-        let reason = *asked || *draining || half_closed.is_some() || *timed_out || *lost;
+        let drained = *draining && first_until.is_none();
+        let reason = *asked || drained || half_closed.is_some() || *timed_out || *lost;
         // After the idle timeout nobody can be waited for who does not read what is pending.
         reason && self.table.is_empty() && (self.writer.len() == 0 || *timed_out)
     }

@@ -10,6 +10,9 @@ use crate::inbox::Broken;
 use crate::record::RecordType;
 use crate::table::Handle;
 
+/// How long after it was accepted a connection that is to end waits for its first request.
+pub(super) const FIRST_REQUEST: Duration = Duration::from_millis(500);
+
 /// After the web server closed its half: when to look whether it is still there. It is gone if
 /// what is written then cannot be delivered.
 const HALF_CLOSED_PROBES: [Duration; 3] = [
@@ -42,8 +45,9 @@ impl Connection {
             .half_closed
             .map(|(at, _)| at)
             .filter(|_| !self.table.is_empty());
+        let first = self.closing.first_until.filter(|_| self.closing.draining);
         let release = self.writer.release_at(now);
-        [idle, params, stall, half_closed, release]
+        [idle, params, stall, half_closed, first, release]
             .into_iter()
             .flatten()
             .min()
@@ -56,6 +60,9 @@ impl Connection {
             if now.saturating_duration_since(since) >= self.config.idle_timeout {
                 self.closing.timed_out = true;
             }
+        }
+        if self.closing.first_until.is_some_and(|until| until <= now) {
+            self.closing.first_until = None;
         }
         self.writer.release(now);
         self.give_up_stalled(now);

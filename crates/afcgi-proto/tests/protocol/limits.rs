@@ -55,6 +55,49 @@ fn app_drain_refuses_what_is_new() {
     assert!(app.conn.is_finished());
 }
 
+/// A web server that has just connected is about to send a request, which it may not be able to send again.
+#[test]
+fn app_drain_waits_for_the_first_request_of_a_new_connection() {
+    let mut app = App::new();
+    app.conn.drain();
+    assert!(!app.conn.is_finished());
+    app.feed(record::request(1, &[], b""));
+    let handle = app.requests()[0];
+    app.feed(record::begin(2, 1, 1));
+    assert_eq!(app.events(), [refused(2, Refusal::Overloaded)]);
+    assert_eq!(app.output(), record::end(2, 0, 2));
+    assert!(!app.conn.is_finished());
+    app.conn.finish(handle, 0).unwrap();
+    app.output();
+    assert!(app.conn.is_finished());
+}
+
+#[test]
+fn app_drain_does_not_wait_long() {
+    let half_a_second = Duration::from_millis(500);
+    let mut app = App::new();
+    app.conn.drain();
+    assert_eq!(app.conn.deadline(app.now), Some(app.now + half_a_second));
+    app.conn.handle_timeout(app.now + half_a_second);
+    assert!(app.conn.is_finished());
+    // Nor for one that had the time before, or had a request, or whose web server is gone.
+    let mut app = App::new();
+    app.conn.handle_timeout(app.now + half_a_second);
+    app.conn.drain();
+    assert!(app.conn.is_finished());
+    let mut app = App::new();
+    app.feed(record::request(1, &[], b""));
+    let handle = app.requests()[0];
+    app.conn.finish(handle, 0).unwrap();
+    app.output();
+    app.conn.drain();
+    assert!(app.conn.is_finished());
+    let mut app = App::new();
+    app.conn.drain();
+    app.conn.end_of_input(app.now).unwrap();
+    assert!(app.conn.is_finished());
+}
+
 #[test]
 fn r22_app_params_bytes() {
     let mut app = App::with(app::Config {

@@ -35,7 +35,8 @@ use stop::Asked;
 ///
 /// It stops when the process is sent SIGTERM or SIGINT, or by
 /// [`Server::stop_when`]: no new connections, new requests refused with OVERLOADED, and the active
-/// ones finished within [`Config::drain_timeout`]. A second signal ends them at once.
+/// ones finished within [`Config::drain_timeout`]. A second signal ends them at once. A connection that
+/// came within the last half second and has had no request is served its first.
 ///
 /// # Threads and processes
 ///

@@ -5,4 +5,6 @@
 pub mod demo;
 pub mod gateway;
 pub mod logging;
+pub mod request;
 mod terminal;
+mod wire;

@@ -85,6 +85,9 @@ pub(super) async fn exchange(
     };
     let mut active = Instant::now();
     loop {
+        if timings.first_byte.is_none() && exchange.link.came > came_before {
+            timings.first_byte = Some(clock.at());
+        }
         if timings.aborted.is_none() {
             exchange.feed()?;
             exchange.take(clock, observer, response).await?;
@@ -97,9 +100,6 @@ pub(super) async fn exchange(
             && link.connection.transmit().is_empty()
         {
             timings.sent = Some(clock.at());
-        }
-        if timings.first_byte.is_none() && link.came > came_before {
-            timings.first_byte = Some(clock.at());
         }
         if timings.aborted.is_some() {
             if let Some(end) = link.last_end {
@@ -125,6 +125,8 @@ pub(super) async fn exchange(
         let abort = abort.map(|after| now + after.saturating_sub(clock.at()));
         let until = [Some(idle), abort, clock.end()].into_iter().flatten().min();
         match link.turn(until.unwrap_or(idle), clock, observer).await? {
+            // What comes of a request that was aborted does not count: it could come for ever.
+            Turn::Moved if timings.aborted.is_some() => {}
             Turn::Moved => active = Instant::now(),
             Turn::Due if clock.end().is_some_and(|end| end <= Instant::now()) => {
                 return Err(clock.over());
@@ -152,9 +154,13 @@ async fn response_end(
     clock: &Clock,
     response: &mut Response,
 ) -> Result<(), Failure> {
-    match end.protocol_status {
-        ProtocolStatus::RequestComplete => response.finish(clock).await,
-        refused => Err(Failure::Refused(refused)),
+    if end.protocol_status != ProtocolStatus::RequestComplete {
+        return Err(Failure::Refused(end.protocol_status));
+    }
+    match response.finish(clock).await {
+        // One that failed and says so need not answer as well.
+        Err(Failure::NoHead) if end.app_status != 0 => Ok(()),
+        result => result,
     }
 }
 

@@ -203,6 +203,7 @@ impl<'a> Sender<'a> {
             let mut timings = Timings::default();
             let result = self.attempt(&clock, &mut response, &mut timings).await;
             timings.total = clock.at();
+            self.observer.end();
             let closed = matches!(result, Err(Failure::Empty | Failure::Lost(_)));
             if reused && closed && timings.first_byte.is_none() {
                 continue;

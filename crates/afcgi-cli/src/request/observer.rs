@@ -134,6 +134,15 @@ impl Observer {
         self.print(&format!("{style}afcgi request:{style:#} {text}\n"));
     }
 
+    /// The request is over: ends the line on STDERR that the application has not ended. PHP ends none.
+    pub(super) fn end(&mut self) {
+        if let Some(cleaner) = &mut self.cleaner {
+            let rest = cleaner.finish();
+            _ = io::stderr().lock().write_all(rest.as_bytes());
+        }
+        self.print("");
+    }
+
     /// Forgets one request before the next.
     pub(super) fn begin(&mut self) {
         self.stderr.clear();

@@ -119,7 +119,10 @@ pub struct Arguments {
     /// The file that a filter is given as DATA.
     #[arg(long, value_name = "FILE", help_heading = "What is sent")]
     pub(super) data_file: Option<String>,
-    /// Do not ask for the connection to be kept: the application closes it.
+    /// Ask for the connection to be kept (FCGI_KEEP_CONN), as --repeat does.
+    #[arg(long, conflicts_with = "no_keep_conn", help_heading = "What is sent")]
+    pub(super) keep_conn: bool,
+    /// Do not ask for that with --repeat either: each request has a connection of its own.
     #[arg(long, help_heading = "What is sent")]
     pub(super) no_keep_conn: bool,
     /// Abort the request (ABORT_REQUEST) after this time.

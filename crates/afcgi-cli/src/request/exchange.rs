@@ -227,6 +227,7 @@ impl<'a> Exchange<'a> {
             observer.stderr(&bytes);
         }
         while let Ok(Read::Content(bytes)) = connection.read(self.handle, Input::Stdout, PIECE) {
+            observer.make_way();
             response.push(&bytes, clock).await?;
         }
         Ok(())

@@ -86,7 +86,10 @@ impl fmt::Display for Failure {
                 })
             }
             Self::NotFastCgi(error, first) => {
-                write!(f, "{error}. It begins with `{}`", escaped(first))?;
+                f.write_str(error)?;
+                if !first.is_empty() {
+                    write!(f, ". What came begins with `{}`", escaped(first))?;
+                }
                 f.write_str(match first.as_slice() {
                     [b'H', b'T', b'T', b'P', ..] => ": an HTTP server, not a FastCGI application",
                     [b'S', b'S', b'H', ..] => ": an SSH server, not a FastCGI application",
@@ -120,7 +123,15 @@ impl fmt::Display for Failure {
             Self::Timeout(what, after) => {
                 write!(f, "{what} after {}", humantime::format_duration(*after))
             }
-            Self::Lost(error) => write!(f, "the connection broke: {error}"),
+            Self::Lost(error) => {
+                write!(f, "the connection broke: {error}")?;
+                f.write_str(match error.kind() {
+                    io::ErrorKind::ConnectionReset => {
+                        ". The process that had the request may have crashed or been restarted"
+                    }
+                    _ => "",
+                })
+            }
         }
     }
 }

@@ -123,7 +123,8 @@ fn plan(arguments: &Arguments, target: Target) -> Result<Plan, Failure> {
         params,
         body,
         data,
-        keep_conn: !arguments.no_keep_conn,
+        // PHP-FPM counts a process as busy for ever whose kept connection is closed, so it is not kept for nothing.
+        keep_conn: arguments.keep_conn || (arguments.repeat.is_some() && !arguments.no_keep_conn),
         timeout: arguments.timeout,
         max_time: arguments.max_time,
         abort_after: arguments.abort_after,

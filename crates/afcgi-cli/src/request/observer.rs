@@ -134,6 +134,13 @@ impl Observer {
         self.print(&format!("{style}afcgi request:{style:#} {text}\n"));
     }
 
+    /// The body goes on. On a terminal it begins a line of its own.
+    pub(super) fn make_way(&mut self) {
+        if self.cleaner.is_some() {
+            self.print("");
+        }
+    }
+
     /// The request is over: ends the line on STDERR that the application has not ended. PHP ends none.
     pub(super) fn end(&mut self) {
         if let Some(cleaner) = &mut self.cleaner {

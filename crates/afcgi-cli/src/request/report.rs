@@ -148,11 +148,14 @@ pub(super) fn explain(plan: &Plan, observer: &Observer, has_script: bool) -> Opt
             }
             false => "There is no such file on this machine either",
         };
-        let page = match has_script {
-            true => String::new(),
-            false => format!(
+        let page = match param("SCRIPT_NAME") {
+            [] => String::from(
+                ". PHP-FPM finds a page of the pool's own by SCRIPT_NAME, which was left out",
+            ),
+            _ if has_script => String::new(),
+            name => format!(
                 ". --script says which file to run. If a page of the pool's own was asked for, pm.status_path or ping.path has to be {}",
-                escaped(param("SCRIPT_NAME"))
+                escaped(name)
             ),
         };
         return Some(format!(

@@ -23,7 +23,8 @@ async fn control_characters() {
         command.arg(&target).env("NO_COLOR", "1");
         let shown = on_terminal(command).await;
         assert!(shown.contains("\\u{1b}]0;title\\u{7}"), "{shown:?}");
-        assert!(shown.contains("bad \\u{1b}[31m thing"), "{shown:?}");
+        // The body begins a line of its own.
+        assert!(shown.contains("bad \\u{1b}[31m thing\r\n"), "{shown:?}");
         let acts = |c: char| c.is_control() && !matches!(c, '\n' | '\r' | '\t');
         assert_eq!(shown.find(acts), None, "{flags:?}: {shown:?}");
     }
@@ -94,12 +95,15 @@ async fn an_abort_that_is_not_heeded() {
         "100ms",
         "--timeout",
         "500ms",
+        "--max-time",
+        "20s",
         "-o",
         "/dev/null",
         &target,
     ];
     let ran = request(&arguments).await;
     assert_eq!(ran.code, 28, "{}", ran.err);
+    assert!(ran.err.contains("after 500ms"), "{}", ran.err);
 }
 
 /// An application that says values for ever does not keep `--values`, and one that answers nothing does not either.

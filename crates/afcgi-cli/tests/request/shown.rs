@@ -18,7 +18,7 @@ fn application() -> Vec<u8> {
 #[tokio::test]
 async fn records() {
     let app = answers(application()).await;
-    let ran = request(&["-v", &at(app.port(), "/x"), "-d", "a=1"]).await;
+    let ran = request(&["-v", "--keep-conn", &at(app.port(), "/x"), "-d", "a=1"]).await;
     assert_eq!((ran.code, ran.text()), (0, "body"));
     // Without the times, which are the second word.
     let lines = ran.err.lines().map(|line| {
@@ -87,7 +87,7 @@ async fn as_json() {
     assert_eq!(json["app_status"], 0);
     assert_eq!(json["protocol_status"], "REQUEST_COMPLETE");
     assert_eq!(json["records"][0]["type"], "BEGIN_REQUEST");
-    assert_eq!(json["records"][0]["says"], "responder, keep_conn");
+    assert_eq!(json["records"][0]["says"], "responder");
     let times = &json["timings"];
     let order = ["connected", "sent", "first_byte", "head", "total"];
     let order = order.map(|name| times[name].as_f64().expect(name));

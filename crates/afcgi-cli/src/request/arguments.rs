@@ -30,6 +30,8 @@ Examples:
     afcgi request -sf --max-time 3 -o /dev/null unix:/run/php/php-fpm.sock/ping
   Break off after two seconds, as a client does that leaves:
     afcgi request --abort-after 2s 127.0.0.1:5000/events
+  A WebSocket, if the application takes upgrades:
+    echo hello | afcgi request --websocket 127.0.0.1:5000/echo
   The same request 50 times, 10 of them at a time:
     afcgi request --repeat 50 --concurrent 10 127.0.0.1:5000/
 
@@ -39,7 +41,8 @@ Addresses:
 
 Exit status:
   That of the application (its appStatus; 255 if that is more), and otherwise what curl would say:
-    2 bad arguments                       22 a status of 400 or more, with --fail
+    2 bad arguments                       22 a status of 400 or more, with --fail;
+                                             no WebSocket
     6 the host is not known               23 the body cannot be written
     7 nobody takes connections            26 a file cannot be read
     8 the answer is no FastCGI, or has    28 something took too long
@@ -96,6 +99,10 @@ pub struct Arguments {
     /// Ask what the application can do (GET_VALUES) in place of sending it a request.
     #[arg(long, conflicts_with_all = ["script", "data", "data_binary", "form", "data_file", "abort_after", "repeat", "output", "include", "head", "raw"], help_heading = "What is asked for")]
     pub(super) values: bool,
+
+    /// Open a WebSocket: lines of the standard input are messages, and messages are lines.
+    #[arg(long, conflicts_with_all = ["values", "data", "data_binary", "form", "data_file", "abort_after", "repeat", "output", "include", "head", "raw", "json", "time", "fail", "keep_conn"], help_heading = "What is asked for")]
+    pub(super) websocket: bool,
 
     /// A body, as a form; @FILE without the ends of its lines, @- the standard input. Several are joined by `&`.
     #[arg(

@@ -32,6 +32,8 @@ pub(super) enum Failure {
     Refused(ProtocolStatus),
     /// `--fail`.
     Status(u16),
+    /// There is no WebSocket.
+    Upgrade(String),
     /// The body cannot be written.
     Write(io::Error),
     /// A file cannot be read.
@@ -51,7 +53,7 @@ impl Failure {
             Self::Connect(..) => 7,
             Self::NotFastCgi(..) | Self::Head(_) | Self::NoHead => 8,
             Self::Truncated => 18,
-            Self::Status(_) => 22,
+            Self::Status(_) | Self::Upgrade(_) => 22,
             Self::Write(_) => 23,
             Self::Read(..) => 26,
             Self::Timeout(..) => 28,
@@ -70,7 +72,7 @@ impl Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Usage(text) => f.write_str(text),
+            Self::Usage(text) | Self::Upgrade(text) => f.write_str(text),
             Self::Resolve(host, error) => write!(f, "no address of {host} is known: {error}"),
             Self::Connect(address, error) => {
                 write!(f, "cannot connect to {address}: {error}")?;

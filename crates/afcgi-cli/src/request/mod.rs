@@ -15,6 +15,7 @@ mod report;
 mod response;
 mod target;
 mod values;
+mod websocket;
 
 pub use arguments::Arguments;
 use arguments::RoleName;
@@ -66,7 +67,12 @@ async fn run(arguments: &Arguments, observer: &mut Observer) -> Result<u8, Failu
     if arguments.values {
         return values::ask(arguments, &target.address, observer).await;
     }
-    let plan = plan(arguments, target)?;
+    let mut plan = plan(arguments, target)?;
+    if arguments.websocket {
+        let end = websocket::websocket(&mut plan, observer).await;
+        observer.end();
+        return end.map(|end| u8::try_from(end.app_status).unwrap_or(u8::MAX));
+    }
     match arguments.repeat {
         Some(count) => Ok(repeat::repeat(arguments, &plan, count).await),
         None => Ok(once(arguments, &plan, observer).await),

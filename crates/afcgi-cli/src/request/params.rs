@@ -103,6 +103,15 @@ pub(super) fn params(
     ] {
         params.set(name, value);
     }
+    if arguments.websocket {
+        for (name, value) in [
+            ("HTTP_CONNECTION", "upgrade"),
+            ("HTTP_UPGRADE", "websocket"),
+            ("HTTP_SEC_WEBSOCKET_VERSION", "13"),
+        ] {
+            params.set(name, value);
+        }
+    }
     for field in &arguments.headers {
         header(&mut params, field)?;
     }

@@ -5,3 +5,4 @@ mod failures;
 mod hostile;
 mod rig;
 mod shown;
+mod websocket;

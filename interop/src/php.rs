@@ -117,6 +117,18 @@ env[POOL] = {n}
             .to_string()
     }
 
+    /// The socket of a pool that is among the settings as `listen = DIR/NAME.sock`, once it is there.
+    pub async fn socket_named(&self, name: &str) -> String {
+        let path = self.dir.path().join(format!("{name}.sock"));
+        eventually("the pool listens", SOON, || async {
+            path.exists()
+                .then_some(())
+                .ok_or_else(|| self.process.log())
+        })
+        .await;
+        path.display().to_string()
+    }
+
     /// Has it begin anew: processes that work on a request have five seconds to end it.
     pub fn reload(&self) {
         let pid = i32::try_from(self.process.id())

@@ -5,5 +5,7 @@
 pub mod demo;
 pub mod gateway;
 pub mod logging;
+pub mod request;
 pub mod spawn;
 mod terminal;
+mod wire;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use afcgi_cli::logging::{self, LogFormat};
-use afcgi_cli::{demo, gateway, spawn};
+use afcgi_cli::{demo, gateway, request, spawn};
 use clap::{Parser, Subcommand};
 
 /// What thousands of clients had in memory goes back to the system when they have left. The allocator of glibc keeps it: it frees
@@ -23,6 +23,7 @@ struct Arguments {
 enum Command {
     Demo(demo::Arguments),
     Gateway(gateway::Arguments),
+    Request(request::Arguments),
     Spawn(spawn::Arguments),
     SpawnExec(spawn::Exec),
 }
@@ -35,6 +36,8 @@ fn main() -> ExitCode {
             ("demo", arguments.run(Some(gateway::embedded)))
         }
         Command::Gateway(arguments) => ("gateway", arguments.run()),
+        // How it ends says what became of the request.
+        Command::Request(arguments) => return ExitCode::from(arguments.run()),
         Command::Spawn(arguments) => return arguments.run(),
         Command::SpawnExec(exec) => return exec.run(),
     };

@@ -1,0 +1,256 @@
+//! `afcgi request`: curl for FastCGI, for any application.
+//!
+//! It is a web server for a single client: it drives the protocol crate's [`Connection`](afcgi_proto::web::Connection) itself, so that each
+//! record can be shown. The application may be hostile: what is held of it is bounded, and no control character of it reaches a terminal.
+
+mod arguments;
+mod body;
+mod exchange;
+mod failure;
+mod link;
+mod observer;
+mod params;
+mod repeat;
+mod report;
+mod response;
+mod target;
+mod values;
+mod websocket;
+
+pub use arguments::Arguments;
+use arguments::RoleName;
+use body::Body;
+use exchange::{Plan, Timings, exchange};
+use failure::Failure;
+use link::{Clock, Link};
+use observer::Observer;
+use report::Outcome;
+use response::Response;
+use target::Target;
+
+impl Arguments {
+    /// Runs it, and says how the program ends.
+    pub fn run(self) -> u8 {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build();
+        let mut observer = Observer::new(&self, None);
+        let runtime = match runtime {
+            Ok(runtime) => runtime,
+            Err(error) => {
+                observer.say(&error.to_string(), true);
+                return 1;
+            }
+        };
+        let code = match runtime.block_on(run(&self, &mut observer)) {
+            Ok(code) => code,
+            Err(failure) => {
+                complain(&self, &mut observer, &failure);
+                failure.code()
+            }
+        };
+        // A write to a pipe that nobody reads would be waited for.
+        runtime.shutdown_background();
+        code
+    }
+}
+
+/// Says why it failed, unless that is not wanted; what is wrong with the command line is said anyway.
+fn complain(arguments: &Arguments, observer: &mut Observer, failure: &Failure) {
+    if !arguments.silent || matches!(failure, Failure::Usage(_)) {
+        observer.say(&failure.to_string(), true);
+    }
+}
+
+async fn run(arguments: &Arguments, observer: &mut Observer) -> Result<u8, Failure> {
+    let target = Target::parse(&arguments.target)?;
+    if arguments.values {
+        return values::ask(arguments, &target.address, observer).await;
+    }
+    let mut plan = plan(arguments, target)?;
+    if arguments.websocket {
+        let end = websocket::websocket(&mut plan, observer).await;
+        observer.end();
+        return end.map(|end| u8::try_from(end.app_status).unwrap_or(u8::MAX));
+    }
+    match arguments.repeat {
+        Some(count) => Ok(repeat::repeat(arguments, &plan, count).await),
+        None => Ok(once(arguments, &plan, observer).await),
+    }
+}
+
+/// What the command line asks for.
+fn plan(arguments: &Arguments, target: Target) -> Result<Plan, Failure> {
+    let (body, kind) = if !arguments.form.is_empty() {
+        let (body, kind) = body::form(&arguments.form)?;
+        (Some(body), Some(kind))
+    } else if !arguments.data.is_empty() || !arguments.data_binary.is_empty() {
+        let binary = arguments.data.is_empty();
+        let values = match binary {
+            true => &arguments.data_binary,
+            false => &arguments.data,
+        };
+        let kind = String::from("application/x-www-form-urlencoded");
+        (Some(body::data(values, binary)?), Some(kind))
+    } else {
+        (None, None)
+    };
+    let data = match (&arguments.data_file, arguments.role) {
+        (Some(name), RoleName::Filter) => {
+            let mut data = Body::default();
+            data.push_file(name)?;
+            Some(data)
+        }
+        (None, RoleName::Filter) => {
+            let text = "a filter is given a file: --data-file says which";
+            return Err(Failure::Usage(text.into()));
+        }
+        (Some(_), _) => {
+            let text = "--data-file is for --role filter; -d @FILE sends a file as the body";
+            return Err(Failure::Usage(text.into()));
+        }
+        (None, _) => None,
+    };
+    if body.is_some() && arguments.role == RoleName::Authorizer {
+        let text = "an authorizer is sent no body";
+        return Err(Failure::Usage(text.into()));
+    }
+    let params = params::params(
+        arguments,
+        &target,
+        body.as_ref(),
+        kind.as_deref(),
+        data.as_ref(),
+    )?;
+    Ok(Plan {
+        address: target.address,
+        role: arguments.role.into(),
+        encoded: params.encode(),
+        params,
+        body,
+        data,
+        // PHP-FPM counts a process as busy for ever whose kept connection is closed, so it is not kept for nothing.
+        keep_conn: arguments.keep_conn || (arguments.repeat.is_some() && !arguments.no_keep_conn),
+        timeout: arguments.timeout,
+        max_time: arguments.max_time,
+        abort_after: arguments.abort_after,
+    })
+}
+
+/// Sends one request, and says all that is to be said of it.
+async fn once(arguments: &Arguments, plan: &Plan, observer: &mut Observer) -> u8 {
+    let mut sender = Sender::new(
+        plan,
+        std::mem::replace(observer, Observer::new(arguments, None)),
+    );
+    let (mut outcome, response) = sender.send(arguments).await;
+    *observer = sender.observer;
+    if arguments.json
+        && let Err(failure) = values::print(&report::json(plan, &outcome, &response, observer))
+    {
+        outcome.result = Err(failure);
+    }
+    if arguments.time {
+        observer.print(&report::times(&outcome, &response));
+    }
+    if let Err(failure) = &outcome.result {
+        complain(arguments, observer, failure);
+    }
+    if arguments.silent {
+        return outcome.code();
+    }
+    if let Some(text) = report::explain(plan, observer, arguments.script.is_some()) {
+        observer.say(&text, false);
+    }
+    if let Ok(end) = &outcome.result {
+        if let Some(aborted) = outcome.timings.aborted {
+            let took = (outcome.timings.total - aborted).as_secs_f64() * 1000.0;
+            let text = format!("aborted; the application ended the request {took:.1} ms later");
+            observer.say(&text, false);
+        }
+        if end.app_status != 0 {
+            // No message of this kind stands for a failure.
+            let text = format!(
+                "* the application's status is {} (appStatus)\n",
+                end.app_status
+            );
+            observer.print(&text);
+        }
+    }
+    outcome.code()
+}
+
+/// Sends requests, on one connection as long as that lasts.
+struct Sender<'a> {
+    plan: &'a Plan,
+    observer: Observer,
+    link: Option<Link>,
+    /// How many it has opened.
+    connections: u32,
+}
+
+impl<'a> Sender<'a> {
+    fn new(plan: &'a Plan, observer: Observer) -> Self {
+        Self {
+            plan,
+            observer,
+            link: None,
+            connections: 0,
+        }
+    }
+
+    /// Sends the request once. One that goes to a kept connection which the application closes without a word is sent again on a new one: it
+    /// may have been closing already.
+    async fn send(&mut self, arguments: &Arguments) -> (Outcome, Response) {
+        loop {
+            let reused = self.link.is_some();
+            self.observer.begin();
+            let clock = Clock::start(self.plan.max_time);
+            let mut response = Response::new(arguments);
+            let mut timings = Timings::default();
+            let result = self.attempt(&clock, &mut response, &mut timings).await;
+            timings.total = clock.at();
+            self.observer.end();
+            let closed = matches!(result, Err(Failure::Empty | Failure::Lost(_)));
+            if reused && closed && timings.first_byte.is_none() {
+                continue;
+            }
+            return (Outcome { result, timings }, response);
+        }
+    }
+
+    async fn attempt(
+        &mut self,
+        clock: &Clock,
+        response: &mut Response,
+        timings: &mut Timings,
+    ) -> Result<afcgi_proto::EndRequest, Failure> {
+        let plan = self.plan;
+        let mut link = match self.link.take() {
+            Some(link) => link,
+            None => {
+                let link =
+                    Link::connect(&plan.address, plan.timeout, clock, plan.keep_conn).await?;
+                self.connections += 1;
+                let at = clock.at();
+                self.observer
+                    .note(at, &format!("connected to {}", plan.address));
+                timings.connected = Some(at);
+                link
+            }
+        };
+        let end = exchange(
+            &mut link,
+            plan,
+            clock,
+            &mut self.observer,
+            response,
+            timings,
+        )
+        .await?;
+        if plan.keep_conn && !link.at_end && timings.aborted.is_none() {
+            self.link = Some(link);
+        }
+        Ok(end)
+    }
+}

@@ -1,0 +1,166 @@
+//! Records as a person reads them: cut out of the bytes of one direction, with no more of their content than is shown.
+//!
+//! What comes from the wire may be anything. Each record is held up to a bound, and no control character of it is printed as it is.
+
+mod print;
+mod text;
+
+use std::time::Duration;
+
+use afcgi_proto::reader::Reader;
+use afcgi_proto::record::BODY_LEN;
+use afcgi_proto::{BeginRequest, EndRequest, Header, RecordType};
+
+pub(crate) use print::{Palette, describe, protocol_status, record_name, write_record};
+pub(crate) use text::{Cleaner, escaped};
+
+/// Bytes of a record's content that are kept to be shown, unless it holds name-value pairs: those are kept whole, 64 KiB at most.
+const KEPT: usize = 256;
+
+/// Who sent something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Direction {
+    /// The web server, to the application.
+    Sent,
+    /// The application.
+    Received,
+}
+
+/// A record that went by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Seen {
+    pub(crate) direction: Direction,
+    /// When its last byte went by, since the beginning.
+    pub(crate) at: Duration,
+    pub(crate) header: Header,
+    /// The first bytes of its content.
+    pub(crate) content: Vec<u8>,
+}
+
+impl Seen {
+    /// Its body, if it is a BEGIN_REQUEST that is whole.
+    pub(crate) fn begin(&self) -> Option<BeginRequest> {
+        let body: &[u8; BODY_LEN] = self.content.as_slice().try_into().ok()?;
+        (self.header.record_type == RecordType::BeginRequest).then(|| BeginRequest::parse(body))
+    }
+
+    /// Its body, if it is an END_REQUEST that is whole.
+    pub(crate) fn end(&self) -> Option<EndRequest> {
+        let body: &[u8; BODY_LEN] = self.content.as_slice().try_into().ok()?;
+        (self.header.record_type == RecordType::EndRequest).then(|| EndRequest::parse(body))
+    }
+
+    /// Whether its content is name-value pairs.
+    pub(crate) fn has_pairs(&self) -> bool {
+        has_pairs(self.header.record_type)
+    }
+}
+
+fn has_pairs(record_type: RecordType) -> bool {
+    matches!(
+        record_type,
+        RecordType::Params | RecordType::GetValues | RecordType::GetValuesResult
+    )
+}
+
+/// Cuts the bytes of one direction into records. After bytes that are no record it sees nothing more.
+#[derive(Debug)]
+pub(crate) struct Watcher {
+    direction: Direction,
+    reader: Reader,
+    content: Vec<u8>,
+    /// The first bytes that were no record.
+    garbage: Option<Vec<u8>>,
+}
+
+impl Watcher {
+    pub(crate) fn new(direction: Direction) -> Self {
+        Self {
+            direction,
+            reader: Reader::new(),
+            content: Vec::new(),
+            garbage: None,
+        }
+    }
+
+    /// Takes bytes that went by, and tells of each record that is complete.
+    pub(crate) fn feed(&mut self, at: Duration, mut bytes: &[u8], mut tell: impl FnMut(Seen)) {
+        if self.garbage.is_some() {
+            return;
+        }
+        loop {
+            let fragment = match self.reader.read(&mut bytes) {
+                Ok(Some(fragment)) => fragment,
+                Ok(None) => return,
+                Err(_) => {
+                    self.garbage = Some(bytes.iter().copied().take(KEPT).collect());
+                    return;
+                }
+            };
+            let most = match has_pairs(fragment.header.record_type) {
+                true => usize::MAX,
+                false => KEPT,
+            };
+            let room = most.saturating_sub(self.content.len());
+            let kept = fragment.content.len().min(room);
+            self.content.extend_from_slice(&fragment.content[..kept]);
+            if fragment.last {
+                tell(Seen {
+                    direction: self.direction,
+                    at,
+                    header: fragment.header,
+                    content: std::mem::take(&mut self.content),
+                });
+            }
+        }
+    }
+
+    /// The first bytes that were no record, if there were such.
+    pub(crate) fn garbage(&self) -> Option<&[u8]> {
+        self.garbage.as_deref()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seen(bytes: &[u8], piece: usize) -> (Vec<Seen>, Option<Vec<u8>>) {
+        let mut watcher = Watcher::new(Direction::Received);
+        let mut all = Vec::new();
+        for piece in bytes.chunks(piece) {
+            watcher.feed(Duration::ZERO, piece, |seen| all.push(seen));
+        }
+        (all, watcher.garbage().map(<[u8]>::to_vec))
+    }
+
+    #[test]
+    fn records_in_pieces_are_kept_up_to_a_bound() {
+        let mut bytes = vec![1, 6, 0, 9, 4, 0, 3, 0];
+        bytes.extend([b'x'; 1024 + 3]);
+        bytes.extend([1, 3, 0, 9, 0, 8, 0, 0, 0, 0, 0, 5, 2, 0, 0, 0]);
+        for piece in [1, 7, 5000] {
+            let (all, garbage) = seen(&bytes, piece);
+            assert_eq!((all.len(), garbage), (2, None), "{piece}");
+            assert_eq!(all[0].content, [b'x'; KEPT]);
+            assert_eq!(all[0].header.content_length, 1024);
+            assert_eq!(all[1].end().expect("END_REQUEST").app_status, 5);
+            assert_eq!(all[0].end(), None);
+        }
+    }
+
+    #[test]
+    fn pairs_are_kept_whole() {
+        let mut bytes = vec![1, 4, 0, 1, 255, 255, 0, 0];
+        bytes.extend(vec![7; 65_535]);
+        let (all, _) = seen(&bytes, 1000);
+        assert_eq!(all[0].content.len(), 65_535);
+    }
+
+    #[test]
+    fn what_is_no_record_ends_it() {
+        let (all, garbage) = seen(b"\x01\x0b\0\0\0\0\0\0HTTP/1.1 400 Bad Request", 500);
+        assert_eq!(all.len(), 1);
+        assert_eq!(garbage.expect("garbage"), b"HTTP/1.1 400 Bad Request");
+    }
+}

@@ -31,7 +31,9 @@ impl Ran {
 pub(crate) fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_afcgi"));
     command.arg("request").args(arguments).stdin(Stdio::null());
-    command.env_remove("NO_COLOR").env_remove("CLICOLOR_FORCE");
+    // What the terminal of whoever runs the tests can do must not matter.
+    command.env("TERM", "xterm").env_remove("NO_COLOR");
+    command.env_remove("CLICOLOR").env_remove("CLICOLOR_FORCE");
     command
 }
 

@@ -35,7 +35,7 @@ Examples:
   While you write it: begin anew when a file changes, with one process:
     afcgi spawn --listen 127.0.0.1:9000 --workers 1 --watch src --watch-ext py -- python3 app.py
 
-  New processes for old ones, one by one, without a lost request:
+  New processes for old ones, one by one; no request is lost behind a web server that keeps no connections:
     kill -HUP PID
 
 Signals: SIGHUP replaces the workers one by one. SIGTERM and SIGINT let them end what they do, for as long
@@ -50,7 +50,8 @@ docs/spawn.md has more, such as units for systemd.";
 /// Runs a FastCGI program in several processes on one socket, and keeps them running
 ///
 /// The program can be any that takes its connections from descriptor 0, as all FastCGI libraries do. It is started
-/// again when it crashes, replaced without a lost request, and stopped in order. What it writes to standard output and error goes to STDERR, with the number of the worker before each line.
+/// again when it crashes, replaced one by one on SIGHUP, and stopped in order. What it writes to standard output and error goes
+/// to STDERR, with the number of the worker before each line.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES, after_help = "--help has examples, signals and the exit status.")]
 pub struct Arguments {

@@ -19,6 +19,7 @@
 
 mod address;
 pub mod client;
+mod clock;
 mod http;
 pub mod server;
 

@@ -55,12 +55,12 @@ impl Balance {
             let mut failed = self.resolving.lock().await;
             if !self.resolved.load(Ordering::Acquire) {
                 if let Some((at, error)) = &*failed
-                    && at.elapsed() < self.config.backoff
+                    && crate::clock::now().saturating_duration_since(*at) < self.config.backoff
                 {
                     return Err(error.clone());
                 }
                 if let Err(error) = self.resolve().await {
-                    *failed = Some((Instant::now(), error.clone()));
+                    *failed = Some((crate::clock::now(), error.clone()));
                     return Err(error);
                 }
                 self.resolved.store(true, Ordering::Release);

@@ -54,7 +54,7 @@ pub(super) async fn run(pool: Arc<Pool>, multiplexed: bool) {
         done: false,
     };
     let pool = Arc::clone(&opening.pool);
-    let began = Instant::now();
+    let began = crate::clock::now();
     let wait = pool.config.connect_timeout;
     match &pool.target {
         Target::Tcp(addr) => {
@@ -137,7 +137,7 @@ struct Driver<IO> {
 impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
     /// `began`: when connecting did.
     fn new(io: IO, pool: Arc<Pool>, multiplexed: bool, began: Instant) -> Self {
-        let now = Instant::now();
+        let now = crate::clock::now();
         let shared = pool.connected(multiplexed);
         let phase = if multiplexed {
             shared.lock().connection.probe();
@@ -375,7 +375,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
         let runtime = tokio::runtime::Handle::current().runtime_flavor();
         let multi_thread = runtime != RuntimeFlavor::CurrentThread;
         loop {
-            let now = Instant::now();
+            let now = crate::clock::now();
             self.shared.lock().unpark();
             self.read_at = self.read_at.filter(|&at| at > now);
             let mut received = 0;

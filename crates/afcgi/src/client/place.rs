@@ -39,7 +39,7 @@ impl Place {
             shared,
             handle,
             kept,
-            began: Instant::now(),
+            began: crate::clock::now(),
             gently: false,
         }
     }

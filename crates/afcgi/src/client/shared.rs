@@ -119,7 +119,7 @@ impl Shared {
                 socket_full: false,
                 held_back: false,
                 sent: 0,
-                received_at: Instant::now(),
+                received_at: crate::clock::now(),
                 served: false,
                 idle: false,
                 quiet_since: None,
@@ -278,7 +278,7 @@ impl Shared {
     pub(super) fn close(&self, handle: Handle, gently: bool) -> Told {
         let mut told = Told::default();
         let mut state = self.lock();
-        let now = Instant::now();
+        let now = crate::clock::now();
         if gently {
             state.connection.close_gently(handle, now);
         } else {
@@ -307,7 +307,7 @@ impl Shared {
         if given_up {
             state.connection.retire();
         } else if state.check_until.is_none() {
-            state.check_until = Instant::now().checked_add(wait);
+            state.check_until = crate::clock::now().checked_add(wait);
             state.connection.probe();
         }
         state.wake_driver_now();

@@ -7,7 +7,7 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context as TaskContext, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use afcgi_proto::app::OverflowTotal;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -106,9 +106,9 @@ impl Context {
 
     /// Counts a connection in, if need be in place of one that is idle.
     async fn has_room(&self) -> bool {
-        let start = Instant::now();
+        let start = crate::clock::now();
         while !self.common.stats.connect(self.config.max_connections) {
-            let now = Instant::now();
+            let now = crate::clock::now();
             let late = now.saturating_duration_since(start) > ROOM_TIMEOUT;
             let latest = now.checked_sub(YOUNG).filter(|_| !late);
             let Some(key) = latest.and_then(|latest| self.open.make_room(latest)) else {

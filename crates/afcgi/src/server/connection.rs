@@ -89,7 +89,7 @@ where
     A: App,
 {
     pub(crate) fn new(io: IO, app: A, config: app::Config, common: Common) -> Self {
-        let mut connection = app::Connection::new(config, Instant::now());
+        let mut connection = app::Connection::new(config, crate::clock::now());
         connection.share_overflow(common.overflow.clone());
         Self {
             io,
@@ -320,7 +320,7 @@ where
     fn poll_drive(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Ending>> {
         let multi_thread = runtime_flavor() != RuntimeFlavor::CurrentThread;
         loop {
-            let now = Instant::now();
+            let now = crate::clock::now();
             self.shared.lock().parked = false;
             // Reading goes on until the socket is pending, or until it is the turn of the tasks.
             let mut received = 0;

@@ -22,7 +22,7 @@ struct Second {
 impl Noise {
     /// Whether to say it. At the first of a new second, tells how many were left out before.
     pub(crate) fn may_warn(&self) -> bool {
-        let (say, left_out) = self.count(Instant::now());
+        let (say, left_out) = self.count(crate::clock::now());
         if left_out > 0 {
             tracing::warn!(left_out, "further warnings were left out");
         }
@@ -57,7 +57,7 @@ mod tests {
     #[test]
     fn a_few_each_second_and_then_how_many_there_were() {
         let noise = Noise::default();
-        let now = Instant::now();
+        let now = crate::clock::now();
         let said = (0..1000).filter(|_| noise.count(now).0).count();
         assert_eq!(said, MOST as usize);
         let later = now + Duration::from_secs(1);

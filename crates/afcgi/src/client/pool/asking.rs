@@ -1,7 +1,7 @@
 //! What comes of asking an application whether it multiplexes.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use afcgi_proto::Values;
 use afcgi_proto::verdict::Verdict;
@@ -25,7 +25,7 @@ impl Pool {
         state.most_requests = number(values.max_reqs);
         // An idle connection takes a process of the application: leave half of them to others.
         state.most_idle = (state.most_connections / 2).min(self.config.single_idle);
-        let verdict = (state.verdict).answered(values, Instant::now(), &self.config.patience);
+        let verdict = (state.verdict).answered(values, crate::clock::now(), &self.config.patience);
         let change;
         let mut obsolete = Vec::new();
         if let Verdict::Shared { .. } = verdict {
@@ -61,7 +61,7 @@ impl Pool {
         {
             state.opening_shared = false;
         }
-        let verdict = (state.verdict).silent(Instant::now(), &self.config.patience);
+        let verdict = (state.verdict).silent(crate::clock::now(), &self.config.patience);
         let change = state.judge(verdict);
         let mut obsolete = state.obsolete(self.config.keep_conn);
         obsolete.push(Arc::clone(shared));

@@ -11,7 +11,6 @@ mod state;
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
 
 use afcgi_proto::verdict::Verdict;
 use tokio::sync::oneshot;
@@ -43,7 +42,7 @@ impl Pool {
         let verdict = match config.multiplex {
             true => Verdict::Unknown,
             // It is never asked.
-            false => Verdict::Unknown.silent(Instant::now(), &config.patience),
+            false => Verdict::Unknown.silent(crate::clock::now(), &config.patience),
         };
         let most_idle = config.single_idle;
         Arc::new(Self {
@@ -68,14 +67,14 @@ impl Pool {
     /// Whether connecting failed lately; `None`: it did not, otherwise whether it may be tried again.
     pub(super) fn failing(&self) -> Option<bool> {
         let state = self.lock();
-        (state.backoff.failures > 0).then(|| !state.backoff.holds(Instant::now()))
+        (state.backoff.failures > 0).then(|| !state.backoff.holds(crate::clock::now()))
     }
 
     /// Opens a connection to see whether that works again.
     pub(super) fn try_again(self: &Arc<Self>) {
         let mut state = self.lock();
         if state.backoff.failures > 0
-            && !state.backoff.holds(Instant::now())
+            && !state.backoff.holds(crate::clock::now())
             && !state.is_opening()
             && !state.closed
         {
@@ -227,7 +226,7 @@ impl Pool {
 
     /// Opens the connections that waiting requests need.
     fn grow(self: &Arc<Self>, state: &mut State) {
-        let now = Instant::now();
+        let now = crate::clock::now();
         if state.closed || state.backoff.holds(now) {
             return;
         }
@@ -255,7 +254,7 @@ impl Pool {
     /// Opens a further shared connection beside those in use, if more are wanted, or it is time to ask
     /// whether there may be any. To be called when a request has its place: whoever asks comes after it.
     fn spread(self: &Arc<Self>, state: &mut State) {
-        let now = Instant::now();
+        let now = crate::clock::now();
         let more = match state.verdict {
             Verdict::Unknown => false,
             Verdict::Shared { .. } => state.shared.len() < self.config.connections,
@@ -333,7 +332,8 @@ impl Pool {
             state.opening_shared = false;
             if state.verdict.is_single() {
                 // It was to ask beside the requests, which find out for themselves.
-                state.verdict = (state.verdict).unreachable(Instant::now(), &self.config.patience);
+                state.verdict =
+                    (state.verdict).unreachable(crate::clock::now(), &self.config.patience);
                 return;
             }
         } else {
@@ -341,7 +341,7 @@ impl Pool {
             state.opening_singles -= 1;
         }
         if state.shared.is_empty() {
-            state.verdict = (state.verdict).unreachable(Instant::now(), &self.config.patience);
+            state.verdict = (state.verdict).unreachable(crate::clock::now(), &self.config.patience);
         }
         let first = state.backoff.failures == 0;
         state.backoff.fail(&self.config, Arc::clone(&error));
@@ -364,7 +364,7 @@ impl Pool {
         Error::Unreachable {
             address: Arc::clone(&self.name),
             source: Arc::clone(source),
-            retry_in: at.saturating_duration_since(Instant::now()),
+            retry_in: at.saturating_duration_since(crate::clock::now()),
         }
     }
 

@@ -182,7 +182,7 @@ impl Backoff {
     }
 
     pub(super) fn fail(&mut self, config: &Config, error: Arc<io::Error>) {
-        let now = Instant::now();
+        let now = crate::clock::now();
         // Those that were tried at the same time count as one.
         if !self.holds(now) {
             let wait = backoff(config, self.failures, fastrand::f64());

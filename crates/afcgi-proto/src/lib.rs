@@ -37,19 +37,20 @@ pub mod credit;
 mod error;
 pub mod inbox;
 pub mod params;
+pub mod pool;
 pub mod reader;
 pub mod record;
 pub mod relay;
 pub mod table;
 pub mod upgrade;
 pub mod values;
-pub mod verdict;
+
 pub mod web;
 pub mod writer;
 
 pub use error::{BeginError, ConnectionError, Gone, RequestError};
 pub use params::Params;
+pub use pool::verdict::{Patience, Verdict};
 pub use record::{BeginRequest, EndRequest, Header, ProtocolStatus, RecordType, RequestId, Role};
 pub use table::Handle;
 pub use values::Values;
-pub use verdict::{Patience, Verdict};

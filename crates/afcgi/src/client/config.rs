@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use afcgi_proto::Patience;
 use afcgi_proto::cgi::HeadLimits;
-use afcgi_proto::verdict::Patience;
 use afcgi_proto::web;
 
 use super::mapping::Mapping;

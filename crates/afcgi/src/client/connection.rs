@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
+use afcgi_proto::pool::{Kind, MemberId, Why};
 use afcgi_proto::web::{OVERFLOW_BURST, OVERFLOW_PAUSE};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
@@ -47,10 +48,10 @@ enum Phase {
 }
 
 /// Opens a connection for a pool, and drives it until it is closed.
-pub(super) async fn run(pool: Arc<Pool>, multiplexed: bool) {
+pub(super) async fn run(pool: Arc<Pool>, id: MemberId, kind: Kind) {
     let mut opening = Opening {
         pool,
-        multiplexed,
+        id,
         done: false,
     };
     let pool = Arc::clone(&opening.pool);
@@ -65,7 +66,7 @@ pub(super) async fn run(pool: Arc<Pool>, multiplexed: bool) {
                     if let Err(error) = io.set_nodelay(true) {
                         tracing::debug!(%error, "TCP_NODELAY is not to be had");
                     }
-                    Driver::new(io, pool, multiplexed, began).run().await;
+                    Driver::new(io, pool, id, kind, began).run().await;
                 }
                 None => drop(pool),
             }
@@ -73,7 +74,7 @@ pub(super) async fn run(pool: Arc<Pool>, multiplexed: bool) {
         Target::Unix(path) => {
             let connected = timeout(wait, UnixStream::connect(path)).await;
             if let Some(io) = opening.check(connected) {
-                Driver::new(io, pool, multiplexed, began).run().await;
+                Driver::new(io, pool, id, kind, began).run().await;
             }
         }
     }
@@ -82,7 +83,7 @@ pub(super) async fn run(pool: Arc<Pool>, multiplexed: bool) {
 /// A connection that is being opened: whatever happens, its pool hears of it.
 struct Opening {
     pool: Arc<Pool>,
-    multiplexed: bool,
+    id: MemberId,
     done: bool,
 }
 
@@ -97,7 +98,7 @@ impl Opening {
             Err(_) => io::Error::new(io::ErrorKind::TimedOut, "connecting takes too long"),
         };
         self.done = true;
-        self.pool.connect_failed(self.multiplexed, error);
+        self.pool.connect_failed(self.id, error);
         None
     }
 }
@@ -106,7 +107,7 @@ impl Drop for Opening {
     fn drop(&mut self) {
         if !self.done {
             let error = io::Error::other("the runtime was stopped");
-            self.pool.connect_failed(self.multiplexed, error);
+            self.pool.connect_failed(self.id, error);
         }
     }
 }
@@ -136,10 +137,10 @@ struct Driver<IO> {
 
 impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
     /// `began`: when connecting did.
-    fn new(io: IO, pool: Arc<Pool>, multiplexed: bool, began: Instant) -> Self {
+    fn new(io: IO, pool: Arc<Pool>, id: MemberId, kind: Kind, began: Instant) -> Self {
         let now = crate::clock::now();
-        let shared = pool.connected(multiplexed);
-        let phase = if multiplexed {
+        let shared = pool.connected(id, kind);
+        let phase = if kind == Kind::Shared {
             shared.lock().connection.probe();
             Phase::Probing {
                 since: now,
@@ -310,11 +311,10 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
         };
         if probing.is_some_and(|at| at <= now) {
             self.phase = Phase::Ready;
-            self.pool
-                .silent(&self.shared, "it does not answer GET_VALUES");
+            self.pool.silent(&self.shared, Why::Silent);
             return Ok(true);
         }
-        let kept = match self.shared.multiplexed {
+        let kept = match self.shared.is_multiplexed() {
             true => config.idle_timeout,
             false => config.single_idle_timeout,
         };
@@ -432,7 +432,6 @@ impl<IO> Drop for Driver<IO> {
         self.shared.take_events(&mut state, &mut told);
         drop(state);
         told.wake();
-        let probing = matches!(self.phase, Phase::Probing { .. });
-        self.pool.gone(&self.shared, probing);
+        self.pool.gone(&self.shared);
     }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use afcgi_proto::cgi::{Head, HeadLimits};
 use afcgi_proto::inbox::Read;
+use afcgi_proto::pool::Why;
 use afcgi_proto::web::{Input, Output};
 use afcgi_proto::{Gone, ProtocolStatus, Role};
 use bytes::{Buf, Bytes, BytesMut};
@@ -133,14 +134,14 @@ fn failure(place: &Place, error: Error, answered: bool) -> Failure {
     let written = place.shared.was_written(place.handle);
     if let Error::Refused(status) = error {
         place.pool.counters.refusals();
-        if status == ProtocolStatus::CantMpxConn && place.shared.multiplexed {
-            place.pool.silent(&place.shared, "it refuses to multiplex");
+        if status == ProtocolStatus::CantMpxConn && place.shared.is_multiplexed() {
+            place.pool.silent(&place.shared, Why::Refused);
         }
     }
     Failure {
         unprocessed: !answered && (error.is_retryable() || (lost && !written)),
         // Where one request follows another on a connection, the application may have worked on it.
-        stale: !answered && lost && place.kept && place.shared.multiplexed,
+        stale: !answered && lost && place.kept && place.shared.is_multiplexed(),
         error,
     }
 }

@@ -69,7 +69,7 @@ use http::{Request, Response};
 pub use crate::http::hop::{asks_for_upgrade, remove_hop_by_hop};
 pub use crate::http::mapping::{Mapping, MappingError, Script};
 pub use crate::http::params::{ExtraParams, LocalAddr};
-pub use afcgi_proto::verdict::Patience;
+pub use afcgi_proto::Patience;
 pub use body::ResponseBody;
 pub use config::Config;
 pub use data::Data;

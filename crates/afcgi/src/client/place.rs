@@ -8,15 +8,6 @@ use afcgi_proto::Handle;
 use super::pool::Pool;
 use super::shared::Shared;
 
-/// What a request needs of a connection.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Wants {
-    /// It has a body, or a file as DATA.
-    pub(super) body: bool,
-    /// A connection to itself.
-    pub(super) single: bool,
-}
-
 /// A request's place on a connection. When it is dropped the request is given up, unless it has
 /// ended.
 #[derive(Debug)]
@@ -50,7 +41,7 @@ impl Drop for Place {
         let mut told = self.shared.close(self.handle, self.gently);
         told.wake();
         self.pool.leave();
-        if told.released || !self.shared.multiplexed {
+        if told.released || !self.shared.is_multiplexed() {
             self.pool.settle(&self.shared);
         }
     }

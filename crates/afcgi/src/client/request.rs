@@ -4,6 +4,7 @@
 use std::future::Future;
 use std::sync::Arc;
 
+use afcgi_proto::pool::Wants;
 use afcgi_proto::{ProtocolStatus, Role};
 use http::header::{
     CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_LENGTH, CONTENT_LOCATION, CONTENT_TYPE,
@@ -18,7 +19,6 @@ use super::data::Data;
 use super::error::Error;
 use super::exchange::{Call, Failure, OnInterim, Outcome};
 use super::mapping::MappingError;
-use super::place::Wants;
 use super::pool::Pool;
 use super::stderr::OnStderr;
 use super::streams::Streams;

@@ -9,6 +9,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use afcgi_proto::inbox::Read;
+use afcgi_proto::pool::{Kind, Look, MemberId};
 use afcgi_proto::web::{self, Event, Input, Output};
 use afcgi_proto::{EndRequest, Gone, Handle, Role, Values};
 
@@ -19,8 +20,9 @@ use super::stats::Counters;
 #[derive(Debug)]
 pub(super) struct Shared {
     state: Mutex<State>,
-    /// Whether requests share it.
-    pub(super) multiplexed: bool,
+    /// By which its pool knows it.
+    pub(super) id: MemberId,
+    kind: Kind,
     counters: Arc<Counters>,
 }
 
@@ -43,8 +45,6 @@ pub(super) struct State {
     pub(super) received_at: Instant,
     /// Whether a request has ended on it.
     pub(super) served: bool,
-    /// Whether it is among its pool's connections without a request.
-    pub(super) idle: bool,
     /// Since when it holds no request.
     pub(super) quiet_since: Option<Instant>,
     /// Requests that may still begin.
@@ -106,7 +106,8 @@ pub(super) struct Begun<'a> {
 impl Shared {
     pub(super) fn new(
         config: web::Config,
-        multiplexed: bool,
+        id: MemberId,
+        kind: Kind,
         max_requests: u32,
         counters: Arc<Counters>,
     ) -> Arc<Self> {
@@ -121,7 +122,6 @@ impl Shared {
                 sent: 0,
                 received_at: crate::clock::now(),
                 served: false,
-                idle: false,
                 quiet_since: None,
                 left: max_requests.max(1),
                 values: None,
@@ -129,9 +129,15 @@ impl Shared {
                 lost: None,
                 aborts: 0,
             }),
-            multiplexed,
+            id,
+            kind,
             counters,
         })
+    }
+
+    /// Whether requests share it.
+    pub(super) fn is_multiplexed(&self) -> bool {
+        self.kind == Kind::Shared
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
@@ -298,7 +304,7 @@ impl Shared {
 
     /// A request timed out: finds out whether the application still reads the connection.
     pub(super) fn doubt(&self, began: Instant, wait: Duration) {
-        if !self.multiplexed {
+        if !self.is_multiplexed() {
             return;
         }
         let mut state = self.lock();
@@ -339,17 +345,20 @@ impl State {
         if self.left == 0 {
             self.connection.retire();
         }
-        self.idle = false;
         self.quiet_since = None;
         Some(handle)
     }
 
-    /// How many requests it has, if it takes another one, with a body or without.
-    pub(super) fn usage(&self, body: bool) -> Option<usize> {
-        let takes = self.connection.has_room()
-            && !self.connection.is_blocked()
-            && (!body || self.connection.is_controlled());
-        takes.then(|| self.connection.active())
+    /// What the pool has to know of it.
+    pub(super) fn look(&self) -> Look {
+        let connection = &self.connection;
+        Look {
+            active: connection.active(),
+            takes: connection.has_room() && !connection.is_blocked(),
+            retired: connection.is_retired(),
+            controlled: connection.is_controlled(),
+            stalled: connection.is_stalled(),
+        }
     }
 
     /// Whether the connection is to be closed now.

@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
+use afcgi_proto::pool::Kind;
 use afcgi_proto::web::Config;
-
-use crate::real::Kind;
 
 /// What an operator may set for the connections to an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

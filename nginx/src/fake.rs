@@ -3,6 +3,7 @@
 use std::rc::Rc;
 use std::time::Instant;
 
+use afcgi_proto::pool::{self, Ticket};
 use afcgi_proto::relay::Relay;
 
 use crate::ffi::fake::FakeConnection;
@@ -41,6 +42,16 @@ pub(crate) struct Wants {
     pub(crate) upgrade: bool,
 }
 
+impl Wants {
+    /// What matters for the choice of a connection.
+    pub(crate) const fn of_a_connection(self) -> pool::Wants {
+        pool::Wants {
+            body: self.body,
+            single: false,
+        }
+    }
+}
+
 /// Where a request is.
 ///
 /// ```text
@@ -49,8 +60,10 @@ pub(crate) struct Wants {
 /// ```
 #[derive(Debug)]
 pub(crate) enum Place {
-    /// In the queue of its pool.
-    Waiting,
+    /// About to be in the queue of its pool.
+    New,
+    /// In the queue.
+    Waiting(Ticket),
     On {
         real: RealKey,
         relay: Box<Relay>,

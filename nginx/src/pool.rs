@@ -1,24 +1,22 @@
 //! The connections of a worker to one address, and what is known of the application there.
 //!
-//! Whether it multiplexes is asked on each shared connection before a request is put on it: the
-//! application may be another one since the last. Requests to one that does not go by
-//! nginx's own connections, as they would without this module; only those that came before that was
-//! known get connections here, one each.
+//! What is to be done with them is decided by [`afcgi_proto::pool`]. Requests to an application that does
+//! not multiplex go by nginx's own connections, as they would without this module; only those that came
+//! before that was known get connections here, one each.
 
-use std::collections::VecDeque;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::rc::Rc;
+use std::time::Instant;
 
-use afcgi_proto::{Patience, Verdict};
+use afcgi_proto::Handle;
+use afcgi_proto::pool::{self, Connections, Look};
 
 use crate::conf::Settings;
-use crate::fake::Wants;
-use crate::ffi::sock::Target;
-use crate::keys::{FakeKey, RealKey};
+use crate::faults;
+use crate::ffi::sock::{Sock, Target};
+use crate::keys::{FakeKey, RealKey, Reals};
+use crate::real::Real;
 use crate::status::{Counts, Gauge, Share};
-
-/// Most connections to a worker that carry one request after the other and are kept idle.
-pub(crate) const MOST_IDLE: usize = 8;
 
 /// Where requests go, and with which parameters. Only what agrees in all of it shares connections.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +32,9 @@ impl Route {
     }
 }
 
+/// A request's place: a connection, and the request on it.
+pub(crate) type Spot = (RealKey, Handle);
+
 #[derive(Debug)]
 pub(crate) struct Pool {
     pub(crate) route: Rc<Route>,
@@ -41,34 +42,33 @@ pub(crate) struct Pool {
     pub(crate) address: u64,
     /// By which the worker finds the pool.
     pub(crate) hash: u64,
-    pub(crate) verdict: Verdict,
-    /// Shared connections, those being opened included. Retired ones leave the list.
-    pub(crate) shared: Vec<RealKey>,
-    /// Connections for one request at a time that have none; the one used last is at the end.
-    pub(crate) idle: Vec<RealKey>,
-    /// Connections for one request at a time that are being opened.
-    pub(crate) opening: usize,
-    /// Requests without a connection, in the order of their arrival.
-    pub(crate) waiting: VecDeque<FakeKey>,
-    /// Those that wait for a connection of their own, though others share one.
-    pub(crate) alone: VecDeque<FakeKey>,
+    pub(crate) policy: pool::Pool<RealKey, Spot, FakeKey>,
+    /// The system's error of the last try to connect, 0 if there was none.
+    pub(crate) errno: i32,
     pub(crate) share: Share,
 }
 
 impl Pool {
-    pub(crate) fn new(route: Rc<Route>, hash: u64, counts: Counts) -> Self {
+    pub(crate) fn new(route: Rc<Route>, hash: u64, counts: Counts, now: Instant) -> Self {
         let mut hasher = DefaultHasher::new();
         route.target.address.hash(&mut hasher);
+        let Settings {
+            connections,
+            requests,
+            ..
+        } = route.settings;
+        let config = pool::Config {
+            connections: connections.into(),
+            // As many wait as would fill the connections a second time.
+            queue: usize::from(connections) * usize::from(requests),
+            ..pool::Config::default()
+        };
         Self {
             route,
             address: hasher.finish(),
             hash,
-            verdict: Verdict::Unknown,
-            shared: Vec::new(),
-            idle: Vec::new(),
-            opening: 0,
-            waiting: VecDeque::new(),
-            alone: VecDeque::new(),
+            policy: pool::Pool::new(config, now),
+            errno: 0,
             share: Share::new(counts),
         }
     }
@@ -82,58 +82,61 @@ impl Pool {
         &self.route.target.name
     }
 
-    /// How long to wait for answers.
-    pub(crate) fn patience() -> Patience {
-        Patience::default()
-    }
-
-    /// Whether a request needs a connection of its own.
-    pub(crate) fn isolates(&self, wants: Wants) -> bool {
-        match self.verdict {
-            Verdict::Unknown => false,
-            Verdict::Shared { controlled } => wants.body && !controlled,
-            Verdict::Single { .. } => true,
-        }
-    }
-
-    /// Requests that wait for connections of their own.
-    pub(crate) fn singles_wanted(&self) -> usize {
-        match self.verdict {
-            Verdict::Single { .. } => self.waiting.len() + self.alone.len(),
-            Verdict::Unknown | Verdict::Shared { .. } => self.alone.len(),
-        }
-    }
-
-    /// Whether requests wait for a place on a shared connection.
-    pub(crate) fn shared_wanted(&self) -> bool {
-        !self.verdict.is_single() && !self.waiting.is_empty()
-    }
-
-    /// Connections for one request at a time that have none, those being opened included.
-    pub(crate) fn singles(&self) -> usize {
-        self.opening + self.idle.len()
-    }
-
-    /// Takes a request out of the queues.
-    pub(crate) fn forget(&mut self, fake: FakeKey) {
-        self.waiting.retain(|&waiting| waiting != fake);
-        self.alone.retain(|&waiting| waiting != fake);
-        self.show();
-    }
-
-    /// Whether as many requests wait as would fill the connections a second time.
-    pub(crate) fn is_full(&self) -> bool {
-        let Settings {
-            connections,
-            requests,
-            ..
-        } = self.route.settings;
-        self.waiting.len() + self.alone.len() >= usize::from(connections) * usize::from(requests)
-    }
-
     /// Shows how many requests wait.
     pub(crate) fn show(&mut self) {
-        let waiting = self.waiting.len() + self.alone.len();
+        let waiting = self.policy.waiting();
         self.share.show(Gauge::Waiting, waiting);
+    }
+}
+
+/// The connections of a worker, as the policy of one of its pools sees them.
+pub(crate) struct Lines<'a> {
+    pub(crate) reals: &'a mut Reals,
+    /// Where the requests of the pool are to go.
+    pub(crate) route: &'a Rc<Route>,
+}
+
+impl Connections for Lines<'_> {
+    type Member = RealKey;
+    type Place = Spot;
+
+    fn look(&self, &id: &RealKey) -> Look {
+        let Some(real) = self.reals.get(id) else {
+            return Look {
+                retired: true,
+                ..Look::default()
+            };
+        };
+        let connection = &real.connection;
+        Look {
+            active: connection.active(),
+            takes: real.has_room(),
+            retired: connection.is_retired(),
+            controlled: connection.is_controlled(),
+            stalled: connection.is_stalled(),
+        }
+    }
+
+    fn open(&mut self, &id: &RealKey) -> Option<Spot> {
+        let mut id = id;
+        if faults::misdirects() {
+            let wrong =
+                |real: &Real| real.is_shared() && real.has_room() && !real.route.is(self.route);
+            let wrong = self.reals.iter().find(|(_, real)| wrong(real));
+            id = wrong.map_or(id, |(id, _)| id);
+        }
+        let real = self.reals.get_mut(id)?;
+        if real.leads_astray(self.route) {
+            return None;
+        }
+        // nginx has not looked at it while it had no request.
+        if !real.is_shared() && real.sock.as_ref().is_none_or(Sock::is_stale) {
+            real.connection.retire();
+            return None;
+        }
+        let handle = real.connection.open().ok()?;
+        // The request is to hear of an answer that comes before it has asked for one.
+        let _ = real.connection.notify_readable(handle);
+        Some((id, handle))
     }
 }

@@ -4,12 +4,14 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use afcgi_proto::Handle;
+use afcgi_proto::pool::{Kind, MemberId};
 use afcgi_proto::web::Connection;
 
+use crate::ffi::log::{self, Level};
 use crate::ffi::sock::Sock;
 use crate::keys::{FakeKey, PoolKey};
 use crate::pool::Route;
-use crate::status::Share;
+use crate::status::{Count, Share};
 
 /// How long connecting may take. nginx's own `fastcgi_connect_timeout` bounds each request's wait.
 pub(crate) const CONNECT_WAIT: Duration = Duration::from_secs(60);
@@ -33,24 +35,15 @@ pub(crate) enum State {
     Ready,
 }
 
-/// What a connection is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
-    /// Any number of requests at a time.
-    Shared,
-    /// One request after the other, to an application that multiplexes.
-    Kept,
-    /// One request, as a web server without multiplexing has it.
-    Once,
-}
-
 /// Invariants: `live` counts the entries of `by_slot` that are set; without a socket the connection
-/// is in none of its pool's lists, and stays only until its last request has read what was received.
+/// is none of its pool's, and stays only until its last request has read what was received.
 #[derive(Debug)]
 pub(crate) struct Real {
     pub(crate) sock: Option<Sock>,
     pub(crate) connection: Connection,
     pub(crate) pool: PoolKey,
+    /// By which its pool knows it.
+    pub(crate) member: MemberId,
     /// Where it leads, whatever became of the pool.
     pub(crate) route: Rc<Route>,
     pub(crate) kind: Kind,
@@ -58,6 +51,10 @@ pub(crate) struct Real {
     opened_at: Instant,
     /// Whether a request has ended on it.
     pub(crate) served: bool,
+    /// Whether its pool is to be told that there may be room.
+    pub(crate) has_changed: bool,
+    /// Whether its pool knows that it gets no more requests.
+    pub(crate) is_leaving: bool,
     /// The requests on it, by the slots of their handles.
     by_slot: Vec<Option<(Handle, FakeKey)>>,
     pub(crate) live: usize,
@@ -87,7 +84,7 @@ pub(crate) struct Real {
 impl Real {
     pub(crate) fn new(
         sock: Sock,
-        pool: PoolKey,
+        (pool, member): (PoolKey, MemberId),
         route: Rc<Route>,
         kind: Kind,
         now: Instant,
@@ -97,6 +94,7 @@ impl Real {
             sock: Some(sock),
             connection: Connection::new(settings.connection(kind)),
             pool,
+            member,
             route,
             kind,
             opened_at: now,
@@ -104,6 +102,8 @@ impl Real {
                 until: now + CONNECT_WAIT,
             },
             served: false,
+            has_changed: false,
+            is_leaving: false,
             by_slot: Vec::new(),
             live: 0,
             rest: Vec::new(),
@@ -118,6 +118,23 @@ impl Real {
             share: Share::default(),
             stall: None,
         }
+    }
+
+    /// Whether it does not lead where a request is to go. That cannot be, and is looked at all the same,
+    /// since the request would reach another application with its cookies: the connection gets no more
+    /// requests.
+    pub(crate) fn leads_astray(&mut self, route: &Rc<Route>) -> bool {
+        if self.route.is(route) {
+            return false;
+        }
+        let (wanted, found) = (&route.target.name, &self.route.target.name);
+        let text = format!(
+            "a request to {wanted} was not put on a connection to {found}: this is a defect of the module, please report it"
+        );
+        log::line(Level::Alert, &text);
+        self.share.add(Count::Astray, 1);
+        self.connection.retire();
+        true
     }
 
     /// Whether it is not the time to read, and the timer will tell when it is.

@@ -13,6 +13,7 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use afcgi_proto::ProtocolStatus;
+use afcgi_proto::pool::{Asked, Why};
 use afcgi_proto::relay::{Recv, RelayError};
 
 pub(crate) use counts::recount;
@@ -25,6 +26,7 @@ use crate::ffi::fake::FakeConnection;
 use crate::ffi::log::{self, Level};
 use crate::ffi::sock::{LogTo, TargetRef};
 use crate::keys::{FakeKey, Fakes, PoolKey, Pools, RealKey, Reals};
+
 use crate::real::Real;
 use crate::status::Count;
 use crate::trace::Trace;
@@ -44,6 +46,8 @@ pub(crate) struct Worker {
     spare: Vec<FakeConnection>,
     /// The request that nginx is about to be given.
     opening: Option<FakeKey>,
+    /// Whether what the policy of a pool has decided is being performed.
+    performing: bool,
     buffer: Box<[u8]>,
 }
 
@@ -58,7 +62,10 @@ pub(crate) fn with<T>(body: impl FnOnce(&mut Worker) -> T) -> Option<T> {
             log::line(Level::Alert, "a callback inside another one");
             return None;
         };
-        Some(body(worker.get_or_insert_with(Worker::new)))
+        let worker = worker.get_or_insert_with(Worker::new);
+        // The last callback may have failed meanwhile.
+        worker.performing = false;
+        Some(body(worker))
     })
 }
 
@@ -101,6 +108,7 @@ impl Worker {
             fakes: Fakes::with_key(),
             spare: Vec::new(),
             opening: None,
+            performing: false,
             buffer: vec![0; READ].into_boxed_slice(),
         }
     }
@@ -114,53 +122,46 @@ impl Worker {
         log: LogTo,
     ) -> Opened {
         let now = Instant::now();
-        let key = self.pool(settings, target);
+        let key = self.pool(settings, target, now);
         self.learn(key, now);
         let Some(pool) = self.pools.get_mut(key) else {
             return Opened::Refused;
         };
-        if pool.verdict.is_single() {
+        if pool.policy.verdict().is_single() {
             pool.share.add(Count::Aside, 1);
             self.ask_beside(key, now);
             return Opened::Aside;
         }
-        if pool.is_full() {
-            return Opened::Full;
-        }
         let Some(fake) = self.new_fake(key, wants, now) else {
             return Opened::Refused;
         };
-        if self.try_place(fake, now) {
-            self.spread(key, now);
-            return self.opened(fake);
+        let wants = wants.of_a_connection();
+        let asked = self.decide(key, |policy, lines| policy.ask(wants, now, lines));
+        match asked {
+            Some(Asked::Placed(spot)) => self.seat(fake, spot, now),
+            Some(Asked::Wait) => {
+                let waits = self.decide(key, |policy, lines| policy.wait(wants, fake, now, lines));
+                if let Some(Ok(ticket)) = waits
+                    && let Some(fake) = self.fakes.get_mut(fake)
+                {
+                    fake.place = Place::Waiting(ticket);
+                }
+            }
+            Some(Asked::Full) => {
+                self.recycle(fake);
+                return Opened::Full;
+            }
+            Some(Asked::Closed) | None => {}
         }
-        let mut alone = false;
-        if let Some(pool) = self.pools.get_mut(key) {
-            alone = pool.isolates(wants);
-            let queue = if alone {
-                &mut pool.alone
-            } else {
-                &mut pool.waiting
-            };
-            queue.push_back(fake);
-            pool.show();
-        }
-        let grown = self.grow(key, now, log);
-        // An address on this machine may have connected at once.
-        let placed = self.try_place(fake, now);
-        let waits = if alone { grown.alone } else { grown.shared };
-        if (placed || !waits)
-            && let Some(pool) = self.pools.get_mut(key)
-        {
-            pool.forget(fake);
-        }
-        if placed {
-            self.opened(fake)
-        } else if waits {
-            Opened::Waiting { fake }
-        } else {
-            self.recycle(fake);
-            Opened::Refused
+        // An address on this machine may be connected to at once.
+        self.perform(key, now, log);
+        match self.fakes.get(fake).map(|fake| &fake.place) {
+            Some(Place::On { .. }) => self.opened(fake),
+            Some(Place::Waiting(_)) => Opened::Waiting { fake },
+            _ => {
+                self.recycle(fake);
+                Opened::Refused
+            }
         }
     }
 
@@ -193,7 +194,7 @@ impl Worker {
                 pool: pool_key,
                 route,
                 wants,
-                place: Place::Waiting,
+                place: Place::New,
                 began: now,
                 blocked: false,
                 answered: false,
@@ -222,9 +223,12 @@ impl Worker {
     /// A callback has failed while nginx was done with a request: what is left of it goes, and with it
     /// the connection that it was on.
     pub(crate) fn abandon(&mut self, fake: FakeKey) {
-        drop(self.fakes.remove(fake));
-        for pool in self.pools.values_mut() {
-            pool.forget(fake);
+        if let Some(fake) = self.fakes.remove(fake)
+            && let Place::Waiting(ticket) = fake.place
+            && let Some(pool) = self.pools.get_mut(fake.pool)
+        {
+            pool.policy.cancel(ticket);
+            pool.show();
         }
         let on = |(id, real): (RealKey, &mut Real)| real.forget(fake).then_some(id);
         if let Some(real) = self.reals.iter_mut().find_map(on) {
@@ -251,7 +255,7 @@ impl Worker {
             return Got::Failed;
         };
         let (real_id, relay) = match &mut fake.place {
-            Place::Waiting => return Got::Again,
+            Place::New | Place::Waiting(_) => return Got::Again,
             Place::Failed(errno) => {
                 let errno = *errno;
                 fake.connection
@@ -275,14 +279,7 @@ impl Worker {
             fake.connection.log(Level::Error, 0, &text);
             fake.refused = true;
             if status == ProtocolStatus::CantMpxConn {
-                let pool = fake.pool;
-                real.connection.retire();
-                self.drop_retired(real_id);
-                self.fell_silent(
-                    pool,
-                    "it refused a request with CANT_MPX_CONN",
-                    Instant::now(),
-                );
+                self.fell_silent(real_id, Why::Refused, Instant::now());
             }
             return Got::Failed;
         }
@@ -319,7 +316,7 @@ impl Worker {
     pub(crate) fn send(&mut self, id: FakeKey, bytes: &[u8]) -> Result<usize, ()> {
         let fake = self.fakes.get_mut(id).ok_or(())?;
         let (real, relay) = match &mut fake.place {
-            Place::Waiting => return Ok(0),
+            Place::New | Place::Waiting(_) => return Ok(0),
             Place::Failed(_) => return Err(()),
             Place::On { real, relay } => (*real, relay),
         };
@@ -375,12 +372,13 @@ impl Worker {
         faults::point();
         fake.trace.stop_waiting(now);
         match fake.place {
-            Place::Waiting => {
+            Place::Waiting(ticket) => {
                 if let Some(pool) = self.pools.get_mut(fake.pool) {
-                    pool.forget(id);
+                    pool.policy.cancel(ticket);
+                    pool.show();
                 }
             }
-            Place::Failed(_) => {}
+            Place::New | Place::Failed(_) => {}
             Place::On {
                 real: real_id,
                 relay,

@@ -98,10 +98,9 @@ impl Worker {
 
 impl Pool {
     /// A connection that was being opened has ended, by an error if that is not 0.
-    pub(super) fn note_failure(&self, errno: i32) {
-        if errno != 0 {
-            self.share.add(Count::ConnectFailures, 1);
-        }
+    pub(super) fn note_failure(&mut self, errno: i32) {
+        self.errno = errno;
+        self.share.add(Count::ConnectFailures, 1);
     }
 
     /// It has answered.

@@ -2,18 +2,29 @@
 
 use std::time::Instant;
 
+use afcgi_proto::Values;
+use afcgi_proto::pool::Why;
 use afcgi_proto::web::{Event, OVERFLOW_BURST, OVERFLOW_PAUSE};
-use afcgi_proto::{Values, Verdict};
 
 use super::Worker;
 use crate::faults;
 use crate::ffi::exiting;
 use crate::ffi::log::{self, Level};
-use crate::ffi::sock::Io;
+use crate::ffi::sock::{Io, LogTo};
 use crate::keys::RealKey;
-use crate::pool::MOST_IDLE;
 use crate::real::{IDLE_WAIT, Real, State};
 use crate::status::Count;
+
+/// Why a connection is no more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Cause {
+    /// This module closes it.
+    Ours,
+    /// The application has, or it failed.
+    Theirs,
+    /// It could not be established, by an error of the system.
+    Unreachable(i32),
+}
 
 impl Worker {
     /// There is something to read, or nginx wants idle connections closed.
@@ -26,7 +37,7 @@ impl Worker {
             return;
         };
         if sock.is_closing() && real.live == 0 && !self.is_awaited(id) {
-            self.lose(id, now, 0);
+            self.close(id, now);
             return;
         }
         let Some(real) = self.reals.get_mut(id) else {
@@ -49,7 +60,7 @@ impl Worker {
                 let text = format!("{}: {why}", pool.name());
                 log::line(Level::Error, &text);
             }
-            self.lose(id, now, 0);
+            self.lose(id, now, Cause::Theirs);
         } else {
             self.settle(id, now);
         }
@@ -75,12 +86,12 @@ impl Worker {
         let pool = real.pool;
         let error = real.sock.as_ref().map_or(0, |sock| sock.take_error());
         if error != 0 {
-            self.lose(id, now, error);
+            self.lose(id, now, Cause::Unreachable(error));
             return false;
         }
         self.connected(id, now);
-        self.serve(pool, now);
-        self.trim(id, now);
+        self.perform(pool, now, LogTo::worker());
+        self.keep(id, now);
         self.reals.contains_key(id)
     }
 
@@ -119,7 +130,7 @@ impl Worker {
                     return;
                 }
                 Io::Failed | Io::Closed => {
-                    self.lose(id, now, 0);
+                    self.lose(id, now, Cause::Theirs);
                     return;
                 }
             }
@@ -144,24 +155,23 @@ impl Worker {
         }
         match real.state {
             State::Connecting { until } if until <= now => {
-                self.lose(id, now, libc::ETIMEDOUT);
+                self.lose(id, now, Cause::Unreachable(libc::ETIMEDOUT));
                 return;
             }
             State::Probing { until } if until <= now => {
-                let pool = real.pool;
                 real.state = State::Ready;
-                self.fell_silent(pool, "it does not answer GET_VALUES", now);
-                self.lose(id, now, 0);
+                self.fell_silent(id, Why::Silent, now);
+                self.close(id, now);
                 return;
             }
             State::Ready if real.idle_until.is_some_and(|until| until <= now) => {
-                self.lose(id, now, 0);
+                self.close(id, now);
                 return;
             }
             State::Connecting { .. } | State::Probing { .. } | State::Ready => {}
         }
         if real.closing_until.is_some_and(|until| until <= now) {
-            self.lose(id, now, 0);
+            self.close(id, now);
             return;
         }
         if real.check_until.is_some_and(|until| until <= now) {
@@ -172,7 +182,7 @@ impl Worker {
                 "a connection is given up on which a request timed out and GET_VALUES is not answered",
             );
         }
-        if real.is_shared() && real.state == State::Ready && real.is_expired(now) {
+        if real.state == State::Ready && real.is_expired(now) {
             real.connection.retire();
         }
         if real.read_at.is_some() && !real.pauses(now) {
@@ -188,12 +198,11 @@ impl Worker {
 
     /// A callback has failed on the connection: nothing about it can be trusted.
     pub(crate) fn give_up(&mut self, id: RealKey) {
-        self.lose(id, Instant::now(), 0);
+        self.lose(id, Instant::now(), Cause::Theirs);
     }
 
     /// Passes on what the protocol has to tell.
     fn tell(&mut self, id: RealKey, now: Instant) {
-        let mut released = false;
         while let Some(event) = self
             .reals
             .get_mut(id)
@@ -214,17 +223,29 @@ impl Worker {
                     }
                 }
                 Event::Released => {
-                    released = true;
                     real.served = true;
+                    real.has_changed = true;
                 }
                 Event::Values(values) => self.answered(id, &values, now),
                 _ => {}
             }
         }
-        if released && let Some(real) = self.reals.get(id) {
-            let pool = real.pool;
-            self.serve(pool, now);
+        self.changed(id, now);
+    }
+
+    /// Tells the pool of a connection on which there may be room, or that gets no more requests.
+    fn changed(&mut self, id: RealKey, now: Instant) {
+        let Some(real) = self.reals.get_mut(id) else {
+            return;
+        };
+        let retired = real.connection.is_retired() && !real.is_leaving;
+        if !std::mem::take(&mut real.has_changed) && !retired {
+            return;
         }
+        real.is_leaving |= retired;
+        let (pool, member) = (real.pool, real.member);
+        self.decide(pool, |policy, lines| policy.changed(member, now, lines));
+        self.perform(pool, now, LogTo::worker());
     }
 
     /// The application has answered GET_VALUES.
@@ -236,30 +257,18 @@ impl Worker {
         if !matches!(real.state, State::Probing { .. }) {
             return;
         }
-        let pool = real.pool;
         real.state = State::Ready;
-        self.has_said(pool, values, now);
-        let shares = (self.pools.get(pool)).is_some_and(|pool| !pool.verdict.is_single());
-        let Some(real) = self.reals.get_mut(id) else {
-            return;
-        };
-        if shares {
-            let most = values
-                .max_reqs
-                .map_or(u16::MAX, |most| u16::try_from(most).unwrap_or(u16::MAX));
-            real.connection.limit_requests(most.max(1));
-        } else {
-            // It is closed, and nothing is lost with it.
-            real.connection.retire();
-        }
-        self.serve(pool, now);
+        let most = (values.max_reqs).map(|most| u16::try_from(most).unwrap_or(u16::MAX));
+        real.connection
+            .limit_requests(most.unwrap_or(u16::MAX).max(1));
+        self.has_said(id, values, now);
     }
 
     /// After something has happened to a connection: sends, sets the timer, and closes it if that is
     /// due.
     pub(super) fn settle(&mut self, id: RealKey, now: Instant) {
         self.count(id, now);
-        self.drop_retired(id);
+        self.changed(id, now);
         faults::point();
         let Some(real) = self.reals.get_mut(id) else {
             return;
@@ -284,7 +293,7 @@ impl Worker {
                 // What it still has to say is at most that requests are aborted.
                 sock.send(real.connection.transmit());
             }
-            self.lose(id, now, 0);
+            self.close(id, now);
             return;
         }
         real.flush_soon();
@@ -299,7 +308,7 @@ impl Worker {
             real.keep_until(now + pool.settings().idle_timeout);
         }
         real.arm(now);
-        self.trim(id, now);
+        self.keep(id, now);
     }
 
     /// Whether it is being opened or asked, and requests wait for that. A worker that is to end still has
@@ -307,72 +316,40 @@ impl Worker {
     fn is_awaited(&self, id: RealKey) -> bool {
         let opening = (self.reals.get(id)).is_some_and(|real| real.state != State::Ready);
         let pool = self.pool_of(id);
-        opening && pool.is_some_and(|pool| !pool.waiting.is_empty() || !pool.alone.is_empty())
+        opening && pool.is_some_and(|pool| pool.policy.waiting() > 0)
     }
 
-    /// A connection that takes no new requests is not to be found for one.
-    pub(super) fn drop_retired(&mut self, id: RealKey) {
-        if let Some(real) = self.reals.get(id)
-            && let Some(pool) = self.pools.get_mut(real.pool)
-            && real.is_shared()
-            && real.connection.is_retired()
+    /// A connection for one request at a time that has none, and that its pool keeps, is kept for a while.
+    fn keep(&mut self, id: RealKey, now: Instant) {
+        if let Some(real) = self.reals.get_mut(id)
+            && !real.is_shared()
+            && real.live == 0
+            && real.connection.active() == 0
+            && real.state == State::Ready
+            && real.idle_until.is_none()
+            && !real.connection.is_retired()
         {
-            pool.shared.retain(|&shared| shared != id);
-        }
-    }
-
-    /// A connection for one request at a time that has none serves the next, or is kept for a while,
-    /// or is closed.
-    fn trim(&mut self, id: RealKey, now: Instant) {
-        let Some(real) = self.reals.get_mut(id) else {
-            return;
-        };
-        if real.is_shared()
-            || real.live > 0
-            || real.connection.active() > 0
-            || real.state != State::Ready
-            || real.idle_until.is_some()
-        {
-            return;
-        }
-        if real.is_expired(now) {
-            self.lose(id, now, 0);
-            return;
-        }
-        let pool_id = real.pool;
-        let Some(pool) = self.pools.get_mut(pool_id) else {
-            return;
-        };
-        if !pool.idle.contains(&id) {
-            pool.idle.push(id);
-        }
-        self.serve(pool_id, now);
-        let (Some(real), Some(pool)) = (self.reals.get_mut(id), self.pools.get_mut(pool_id)) else {
-            return;
-        };
-        if real.live > 0 {
-            return;
-        }
-        let most = match pool.verdict {
-            Verdict::Shared { .. } => MOST_IDLE,
-            Verdict::Unknown | Verdict::Single { .. } => 0,
-        };
-        if pool.idle.len() > most {
-            self.lose(id, now, 0);
-        } else {
             real.keep_until(now + IDLE_WAIT);
             real.arm(now);
         }
     }
 
+    /// The connection is closed by this module.
+    pub(super) fn close(&mut self, id: RealKey, now: Instant) {
+        self.lose(id, now, Cause::Ours);
+    }
+
     /// The connection has ended, or is to: it is closed, its requests find what was received and then
     /// the end, and those that waited for it get another one, or hear why there is none.
-    pub(super) fn lose(&mut self, id: RealKey, now: Instant, errno: i32) {
+    fn lose(&mut self, id: RealKey, now: Instant, cause: Cause) {
         let Some(real) = self.reals.get_mut(id) else {
             return;
         };
-        let (pool_id, state, shared) = (real.pool, real.state, real.is_shared());
+        let (pool, member, state) = (real.pool, real.member, real.state);
         real.connection.lost();
+        // The pool hears of it below.
+        real.is_leaving = true;
+        real.has_changed = false;
         let was_open = real.sock.take().is_some();
         for fake in real.fakes() {
             if let Some(fake) = self.fakes.get(fake)
@@ -386,45 +363,24 @@ impl Worker {
         if self.reals.get(id).is_some_and(|real| real.live == 0) {
             self.reals.remove(id);
         }
-        let Some(pool) = self.pools.get_mut(pool_id) else {
-            return;
-        };
         if !was_open {
             return;
         }
-        pool.shared.retain(|&other| other != id);
-        pool.idle.retain(|&other| other != id);
-        match state {
-            State::Connecting { .. } => {
-                pool.note_failure(errno);
-                if !shared {
-                    pool.opening = pool.opening.saturating_sub(1);
-                }
-                if errno != 0 {
-                    self.is_unreachable(pool_id, now);
-                }
-                let Some(pool) = self.pools.get(pool_id) else {
-                    return;
-                };
-                let alone = pool.singles() == 0;
-                let waiting = match pool.verdict {
-                    Verdict::Single { .. } => alone && pool.shared.is_empty(),
-                    Verdict::Unknown | Verdict::Shared { .. } => pool.shared.is_empty(),
-                };
-                if waiting {
-                    self.fail_queue(pool_id, |pool| &mut pool.waiting, errno);
-                }
-                if alone {
-                    self.fail_queue(pool_id, |pool| &mut pool.alone, errno);
-                }
-            }
-            // It speaks, and closes at a GET_VALUES.
-            State::Probing { .. } if !exiting() => {
-                self.fell_silent(pool_id, "it closes the connection at GET_VALUES", now);
-                self.serve(pool_id, now);
-            }
-            State::Probing { .. } | State::Ready => self.serve(pool_id, now),
+        if let Cause::Unreachable(errno) = cause
+            && let Some(pool) = self.pools.get_mut(pool)
+        {
+            pool.note_failure(errno);
         }
+        let connecting = matches!(state, State::Connecting { .. });
+        let ours = cause == Cause::Ours || exiting();
+        self.decide(pool, |policy, lines| match connecting {
+            true if !ours => {
+                policy.connect_failed(member, now, 0.0);
+            }
+            false if !ours => policy.gone(member, now, lines),
+            _ => policy.closed_by_us(member, now, lines),
+        });
+        self.perform(pool, now, LogTo::worker());
     }
 
     fn pool_of(&self, id: RealKey) -> Option<&crate::pool::Pool> {

@@ -5,15 +5,16 @@ use std::hash::{BuildHasher, Hasher};
 use std::rc::Rc;
 use std::time::Instant;
 
+use afcgi_proto::pool::Why;
 use afcgi_proto::{Values, Verdict};
 use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
 
 use super::Worker;
 use crate::conf::Settings;
 use crate::ffi::log::{self, Level};
-use crate::ffi::sock::TargetRef;
+use crate::ffi::sock::{LogTo, TargetRef};
 use crate::ffi::zone;
-use crate::keys::PoolKey;
+use crate::keys::{PoolKey, RealKey};
 use crate::pool::{Pool, Route};
 use crate::status::{Counts, Fact};
 
@@ -68,7 +69,12 @@ impl Found {
 
 impl Worker {
     /// The pool for an address, a new one if there is none.
-    pub(super) fn pool(&mut self, settings: Settings, target: TargetRef<'_>) -> PoolKey {
+    pub(super) fn pool(
+        &mut self,
+        settings: Settings,
+        target: TargetRef<'_>,
+        now: Instant,
+    ) -> PoolKey {
         let hash = self.found.hash(&target);
         let pools = &self.pools;
         let is_it = |&key: &PoolKey| {
@@ -85,7 +91,7 @@ impl Worker {
         let target = target.to_target();
         let counts = self.found.counts(&target.name);
         let route = Rc::new(Route { target, settings });
-        let key = self.pools.insert(Pool::new(route, hash, counts));
+        let key = self.pools.insert(Pool::new(route, hash, counts, now));
         let pools = &self.pools;
         let hash_of = |&key: &PoolKey| pools.get(key).map_or(0, |pool| pool.hash);
         self.found.by_hash.insert_unique(hash, key, hash_of);
@@ -108,83 +114,81 @@ impl Worker {
     /// application to which there is no connection here.
     pub(super) fn learn(&mut self, key: PoolKey, now: Instant) {
         if let Some(pool) = self.pools.get_mut(key)
-            && pool.shared.is_empty()
             && let Some(verdict) = zone::verdict(pool.address, now)
-            && verdict != pool.verdict
+            && pool.policy.learn(verdict)
         {
-            pool.verdict = verdict;
-            pool.judged();
+            pool.show_verdict();
+            self.perform(key, now, LogTo::worker());
         }
     }
 
     /// What is known of an application has changed, or was confirmed.
-    pub(super) fn judge(&mut self, key: PoolKey, verdict: Verdict, why: &str, now: Instant) {
+    pub(super) fn judged(
+        &self,
+        key: PoolKey,
+        verdict: Verdict,
+        changed: bool,
+        why: Why,
+        now: Instant,
+    ) {
+        let Some(pool) = self.pools.get(key) else {
+            return;
+        };
+        if changed {
+            let what = match verdict {
+                Verdict::Shared { controlled: true } => "multiplexes, with flow control",
+                Verdict::Shared { controlled: false } => "multiplexes, without flow control",
+                Verdict::Unknown => "is to be asked again",
+                Verdict::Single { .. } => "gets one request per connection",
+            };
+            log::line(Level::Notice, &format!("{} {what}: {why}", pool.name()));
+        }
+        pool.show_verdict();
+        zone::tell(pool.address, verdict, now);
+    }
+
+    /// Asks an application again that does not multiplex, if it is time to, beside the requests that
+    /// nginx sends there itself. Of the workers one asks.
+    pub(super) fn ask_beside(&mut self, key: PoolKey, now: Instant) {
         let Some(pool) = self.pools.get_mut(key) else {
             return;
         };
-        if !pool.verdict.agrees(verdict) {
-            let name = pool.name();
-            let text = match verdict {
-                Verdict::Shared { controlled: true } => {
-                    format!("{name} multiplexes, with flow control: {why}")
-                }
-                Verdict::Shared { controlled: false } => {
-                    format!("{name} multiplexes, without flow control: {why}")
-                }
-                Verdict::Unknown => format!("{name} is to be asked again: {why}"),
-                Verdict::Single { .. } => {
-                    format!("{name} gets one request per connection: {why}")
-                }
-            };
-            log::line(Level::Notice, &text);
+        let before = pool.policy.verdict();
+        pool.policy.ask_again(now);
+        if pool.policy.verdict() != before {
+            zone::tell(pool.address, pool.policy.verdict(), now);
         }
-        pool.verdict = verdict;
-        pool.judged();
-        zone::tell(pool.address, verdict, now);
-        if verdict.is_single() {
-            // A used connection may lead to a process that takes no other request.
-            for id in std::mem::take(&mut pool.idle) {
-                self.reals.remove(id);
-            }
-            // Those that were shared end with their requests.
-            for id in &pool.shared {
-                if let Some(real) = self.reals.get_mut(*id) {
-                    real.retire_soon();
-                }
-            }
-        }
+        self.perform(key, now, LogTo::worker());
     }
 
     /// The application did not answer GET_VALUES, or not as it had agreed to.
-    pub(super) fn fell_silent(&mut self, key: PoolKey, why: &str, now: Instant) {
-        if let Some(pool) = self.pools.get(key) {
-            let verdict = pool.verdict.silent(now, &Pool::patience());
-            self.judge(key, verdict, why, now);
-        }
+    pub(super) fn fell_silent(&mut self, id: RealKey, why: Why, now: Instant) {
+        let Some((key, member)) = self.reals.get(id).map(|real| (real.pool, real.member)) else {
+            return;
+        };
+        self.decide(key, |policy, lines| {
+            policy.silent(member, why, now, lines);
+        });
+        self.perform(key, now, LogTo::worker());
     }
 
     /// The application has answered GET_VALUES.
-    pub(super) fn has_said(&mut self, key: PoolKey, values: &Values, now: Instant) {
-        if let Some(pool) = self.pools.get(key) {
-            let verdict = pool.verdict.answered(values, now, &Pool::patience());
-            self.judge(key, verdict, "that is its answer to GET_VALUES", now);
-            self.note_values(key, values);
-        }
-    }
-
-    /// No connection can be opened.
-    pub(super) fn is_unreachable(&mut self, key: PoolKey, now: Instant) {
-        if let Some(pool) = self.pools.get_mut(key) {
-            pool.verdict = pool.verdict.unreachable(now, &Pool::patience());
-            zone::tell(pool.address, pool.verdict, now);
-        }
+    pub(super) fn has_said(&mut self, id: RealKey, values: &Values, now: Instant) {
+        let Some((key, member)) = self.reals.get(id).map(|real| (real.pool, real.member)) else {
+            return;
+        };
+        self.decide(key, |policy, lines| {
+            policy.answered(member, values, now, lines);
+        });
+        self.perform(key, now, LogTo::worker());
+        self.note_values(key, values);
     }
 }
 
 impl Pool {
     /// Shows what is known of the application; for the rest there is no answer yet.
-    fn judged(&self) {
-        let multiplexes = match self.verdict {
+    fn show_verdict(&self) {
+        let multiplexes = match self.policy.verdict() {
             Verdict::Unknown => None,
             Verdict::Shared { .. } => Some(true),
             Verdict::Single { .. } => Some(false),

@@ -366,11 +366,16 @@ impl<M: Clone, P, R> Pool<M, P, R> {
     where
         C: Connections<Member = M, Place = P>,
     {
+        // One on which the application is asked takes no request anyway: how it ends tells something.
+        let phase = self
+            .members
+            .phase(id)
+            .filter(|&phase| phase != Phase::Asking);
         let look = self.members.get(id).map(|member| connections.look(member));
-        if let Some(look) = look {
+        if let (Some(phase), Some(look)) = (phase, look) {
             if look.retired {
                 self.retire(id);
-            } else if self.members.phase(id) == Some(Phase::Busy) && look.active == 0 {
+            } else if phase == Phase::Busy && look.active == 0 {
                 match self.members.kind(id) {
                     Some(Kind::Once) => self.retire(id),
                     _ => self.members.set(id, Phase::Idle),

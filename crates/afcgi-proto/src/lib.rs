@@ -16,8 +16,10 @@
 //! [`params`] and [`values`] (name-value pairs), [`table`] (request ids, slots, generations),
 //! [`writer`] (bounded output, in turns), [`inbox`] (received content of one stream), [`credit`]
 //! (flow control, an extension that both sides have to agree on: `docs/flow-control.md`), [`upgrade`]
-//! (which requests ask for one: `docs/upgrade.md`), [`cgi`] (the response head) and [`verdict`] (what is
-//! known of an application, and when to ask it).
+//! (which requests ask for one: `docs/upgrade.md`), and [`cgi`] (the response head).
+//!
+//! Over connections stands [`pool`]: which of those to an address a request goes to, and when one is
+//! opened, asked or closed.
 #![forbid(unsafe_code)]
 #![cfg_attr(
     not(test),

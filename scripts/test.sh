@@ -38,6 +38,14 @@ against_nginx() {
     NGINX_SOURCE_DIR=${objs%/objs} NGINX_BUILD_DIR=$objs "$@"
 }
 
+# The library with one of its features at a time.
+each_feature() {
+    local feature
+    for feature in client server http systemd; do
+        cargo clippy --locked --quiet -p afcgi --no-default-features --features "$feature" -- -D warnings || return 1
+    done
+}
+
 others=(--workspace --exclude afcgi-nginx)
 
 step format cargo fmt --all --check
@@ -46,6 +54,7 @@ step installer scripts/install-test.sh
 step module build_module
 step faults nginx/build.sh --faults
 step lints cargo clippy --locked --quiet "${others[@]}" --all-targets -- -D warnings
+step features each_feature
 step docs env RUSTDOCFLAGS='-D warnings' cargo doc --locked --quiet "${others[@]}" --no-deps
 step lints-nginx against_nginx cargo clippy --locked --quiet -p afcgi-nginx --all-targets -- -D warnings
 # It is no library to use: its documentation is for those who work on it.

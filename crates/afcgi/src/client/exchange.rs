@@ -16,6 +16,8 @@ use http::{Method, Response, StatusCode};
 use tokio::time::Sleep;
 
 use super::body::ResponseBody;
+use super::cgi::answer::{self, Answer};
+use super::cgi::params::Encoded;
 use super::error::{Awaited, Error};
 use super::linger::linger;
 use super::place::Place;
@@ -24,8 +26,6 @@ use super::stderr::{OnStderr, Stderr};
 use super::streams::Streams;
 use super::trace::Trace;
 use super::upgrade::Upgraded;
-use crate::http::answer::{self, Answer};
-use crate::http::params::Encoded;
 
 /// Most bytes that are read at a time until the head is complete. What comes behind it is held by whoever has the response, and
 /// may not be read for long: of most responses it is all.

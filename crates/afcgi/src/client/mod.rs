@@ -40,6 +40,7 @@
 
 mod balance;
 mod body;
+mod cgi;
 mod config;
 mod connection;
 mod data;
@@ -66,11 +67,11 @@ use std::task::{Context, Poll};
 
 use http::{Request, Response};
 
-pub use crate::http::hop::{asks_for_upgrade, remove_hop_by_hop};
-pub use crate::http::mapping::{Mapping, MappingError, Script};
-pub use crate::http::params::{ExtraParams, LocalAddr};
 pub use afcgi_proto::Patience;
 pub use body::ResponseBody;
+pub use cgi::hop::{asks_for_upgrade, remove_hop_by_hop};
+pub use cgi::mapping::{Mapping, MappingError, Script};
+pub use cgi::params::{ExtraParams, LocalAddr};
 pub use config::Config;
 pub use data::Data;
 pub use error::{Awaited, Culprit, Error, Lost};
@@ -82,8 +83,8 @@ pub use trace::Trace;
 pub use upgrade::{Upgraded, upgraded};
 
 use crate::address::{Address, AddressError};
-use crate::http::mapping;
 use balance::Balance;
+use cgi::mapping;
 use resolve::Resolver;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;

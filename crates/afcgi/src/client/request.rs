@@ -15,6 +15,7 @@ use http_body::Body;
 
 use super::balance::Balance;
 use super::body::ResponseBody;
+use super::cgi::params::{self, About};
 use super::data::Data;
 use super::error::Error;
 use super::exchange::{Call, Failure, OnInterim, Outcome};
@@ -25,7 +26,6 @@ use super::streams::Streams;
 use super::trace::Trace;
 use super::upload::Upload;
 use super::{BoxError, Config};
-use crate::http::params::{self, About};
 
 /// See [`Client::request`](super::Client::request).
 ///

@@ -4,7 +4,7 @@ use std::future::Future;
 
 use super::request::{AppStatus, Request};
 
-/// An application: something that answers requests. Made by [`native`] or [`http`](crate::http::http).
+/// An application: something that answers requests. Made by [`native`] or [`http`](crate::http).
 pub trait App: Clone + Send + 'static {
     /// Answers a request, with a clone that is its own. The future is dropped when the request is
     /// given up.

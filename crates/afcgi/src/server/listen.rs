@@ -83,6 +83,7 @@ impl Listener {
     }
 
     /// The sockets that systemd passed (`LISTEN_FDS`): none if it passed none.
+    #[cfg(feature = "systemd")]
     pub fn from_systemd() -> io::Result<Vec<Self>> {
         let mut passed = listenfd::ListenFd::from_env();
         let mut listeners = Vec::new();

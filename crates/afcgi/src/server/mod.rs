@@ -4,6 +4,8 @@ mod accept;
 mod app;
 mod config;
 mod connection;
+#[cfg(feature = "http")]
+pub(crate) mod http;
 mod linger;
 mod listen;
 mod noise;
@@ -157,35 +159,4 @@ impl Server {
         };
         runtime.block_on(async { Acceptor::new(self, place)?.run().await })
     }
-}
-
-/// Serves a tower service, an axum `Router` say, at a listener, with the default limits. For more,
-/// see [`Server`].
-///
-/// Returns when the process was sent SIGTERM or SIGINT and the active requests have ended.
-///
-/// ```no_run
-/// use axum::{Router, routing::get};
-///
-/// # async fn run() -> std::io::Result<()> {
-/// let app = Router::new().route("/", get(|| async { "Hello" }));
-/// afcgi::serve(afcgi::Listener::bind("127.0.0.1:5000")?, app).await
-/// # }
-/// ```
-pub async fn serve<S, B>(listener: impl Into<Listener>, service: S) -> io::Result<()>
-where
-    S: tower::Service<http::Request<crate::Body>, Response = http::Response<B>>
-        + Clone
-        + Send
-        + 'static,
-    S::Future: Send,
-    S::Error: std::fmt::Display + Send,
-    B: http_body::Body + Send + 'static,
-    B::Data: Send,
-    B::Error: std::fmt::Display + Send,
-{
-    Server::new()
-        .listen(listener)
-        .serve(crate::http(service))
-        .await
 }

@@ -36,7 +36,7 @@ pub(crate) fn from_head(head: &Head<'_>, stdout: &[u8]) -> Result<Answer, HeadEr
             if length.replace(found).is_some() {
                 continue;
             }
-        } else if super::is_hop_by_hop(&name) && !(tunnel && name == UPGRADE) {
+        } else if super::hop::is_hop_by_hop(&name) && !(tunnel && name == UPGRADE) {
             continue;
         }
         headers.append(name, value);

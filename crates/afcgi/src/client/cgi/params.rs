@@ -15,9 +15,9 @@ use http::request::Parts;
 use http::uri::Scheme;
 use http::{HeaderMap, HeaderName, Method, Version};
 
-use super::RemoteAddr;
 use super::hop::upgrade;
 use super::mapping::{Mapping, MappingError, Script};
+use crate::types::RemoteAddr;
 
 /// The address that the client connected to: SERVER_ADDR and SERVER_PORT. Among the extensions of a
 /// request to an application.
@@ -310,7 +310,7 @@ fn is_dropped(name: &HeaderName) -> bool {
         || *name == CONTENT_TYPE
         || *name == HOST
         || name.as_str() == "proxy"
-        || super::is_hop_by_hop(name)
+        || super::hop::is_hop_by_hop(name)
         || name.as_str().bytes().any(odd)
 }
 

@@ -1,6 +1,5 @@
 //! The body of an HTTP request that came over FastCGI.
 
-use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -62,16 +61,5 @@ impl http_body::Body for Body {
     fn size_hint(&self) -> SizeHint {
         self.left
             .map_or_else(SizeHint::default, SizeHint::with_exact)
-    }
-}
-
-/// The address of the client, from `REMOTE_ADDR` and `REMOTE_PORT` (0 where that is missing). Among
-/// the extensions of a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RemoteAddr(pub std::net::SocketAddr);
-
-impl fmt::Display for RemoteAddr {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
     }
 }

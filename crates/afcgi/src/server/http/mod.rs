@@ -1,26 +1,22 @@
 //! FastCGI requests as HTTP: CGI parameters to [`http::Request`], [`http::Response`] to a CGI
-//! response. One place for both sides.
+//! response.
 
-pub(crate) mod answer;
 mod body;
-pub(crate) mod hop;
-pub(crate) mod mapping;
-pub(crate) mod params;
 mod request;
 mod response;
 mod upgrade;
 
 use std::fmt::Display;
+use std::io;
 
 use ::http::StatusCode;
 use afcgi_proto::{Gone, Role};
 pub use body::{Body, BodyError};
 use request::Converted;
-pub use request::RemoteAddr;
 use tower::{Service, ServiceExt};
 use upgrade::Offer;
 
-use crate::server::{App, AppStatus, Request};
+use super::{App, AppStatus, Listener, Request, Server};
 
 /// An application that speaks HTTP. Made by [`http()`].
 #[derive(Clone, Debug)]
@@ -29,7 +25,7 @@ pub struct Http<S>(S);
 /// An application from a tower service of HTTP requests, such as an axum `Router`.
 ///
 /// The request's extensions hold its [`Params`](crate::Params), [`Over`](crate::Over) and
-/// [`RemoteAddr`]. The URI is that of `REQUEST_URI`, with percent-encoding for what is no ASCII, spaces,
+/// [`RemoteAddr`](crate::RemoteAddr). The URI is that of `REQUEST_URI`, with percent-encoding for what is no ASCII, spaces,
 /// quotation marks, angle brackets and backticks; where that is missing, it is made of
 /// `SCRIPT_NAME`, `PATH_INFO` and `QUERY_STRING`. One with control characters is answered with status
 /// 400, one of more than 65,534 bytes with 414. An authorizer is a service like another: status
@@ -52,6 +48,31 @@ where
     S: Service<::http::Request<Body>, Response = ::http::Response<B>>,
 {
     Http(service)
+}
+
+/// Serves a tower service, an axum `Router` say, at a listener, with the default limits. For more,
+/// see [`Server`].
+///
+/// Returns when the process was sent SIGTERM or SIGINT and the active requests have ended.
+///
+/// ```no_run
+/// use axum::{Router, routing::get};
+///
+/// # async fn run() -> std::io::Result<()> {
+/// let app = Router::new().route("/", get(|| async { "Hello" }));
+/// afcgi::serve(afcgi::Listener::bind("127.0.0.1:5000")?, app).await
+/// # }
+/// ```
+pub async fn serve<S, B>(listener: impl Into<Listener>, service: S) -> io::Result<()>
+where
+    S: Service<::http::Request<Body>, Response = ::http::Response<B>> + Clone + Send + 'static,
+    S::Future: Send,
+    S::Error: Display + Send,
+    B: http_body::Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Display + Send,
+{
+    Server::new().listen(listener).serve(http(service)).await
 }
 
 impl<S, B> App for Http<S>
@@ -104,22 +125,4 @@ where
             }
         }
     }
-}
-
-/// Fields that speak of one HTTP connection, which does not reach to the application (RFC 9110
-/// section 7.6.1).
-pub(crate) fn is_hop_by_hop(name: &::http::HeaderName) -> bool {
-    matches!(
-        name.as_str(),
-        "connection"
-            | "http2-settings"
-            | "keep-alive"
-            | "proxy-authenticate"
-            | "proxy-authorization"
-            | "proxy-connection"
-            | "te"
-            | "trailer"
-            | "transfer-encoding"
-            | "upgrade"
-    )
 }

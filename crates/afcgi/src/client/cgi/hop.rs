@@ -44,7 +44,7 @@ pub fn remove_hop_by_hop(headers: &mut HeaderMap) {
         }
     }
     let own: Vec<_> = (headers.keys())
-        .filter(|name| super::is_hop_by_hop(name) && **name != UPGRADE)
+        .filter(|name| is_hop_by_hop(name) && **name != UPGRADE)
         .cloned()
         .collect();
     for name in own {
@@ -55,6 +55,24 @@ pub fn remove_hop_by_hop(headers: &mut HeaderMap) {
     } else if headers.contains_key(UPGRADE) {
         headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
     }
+}
+
+/// Fields that speak of one HTTP connection, which does not reach to the application (RFC 9110
+/// section 7.6.1).
+pub(super) fn is_hop_by_hop(name: &HeaderName) -> bool {
+    matches!(
+        name.as_str(),
+        "connection"
+            | "http2-settings"
+            | "keep-alive"
+            | "proxy-authenticate"
+            | "proxy-authorization"
+            | "proxy-connection"
+            | "te"
+            | "trailer"
+            | "transfer-encoding"
+            | "upgrade"
+    )
 }
 
 /// Whether a field stays that `Connection` names: without it the application would take the request for another's, or for

@@ -9,8 +9,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version};
 use percent_encoding::{AsciiSet, CONTROLS, percent_encode};
 
 use super::body::Body;
-pub use super::body::RemoteAddr;
 use crate::server::{InputStream, OutputStream, Request};
+use crate::types::RemoteAddr;
 
 /// The longest header name that is passed on, in bytes.
 const MAX_NAME: usize = 128;

@@ -1,13 +1,11 @@
 //! WebSocket through a real codec at both ends, on a request under flow control.
 
-mod common;
-
+use crate::common::upgrade::{offered, websocket};
+use crate::common::{Client, PATIENCE, Served, eventually, patient, serve};
 use afcgi::{Config, http};
 use afcgi_proto::inbox::Read;
 use afcgi_proto::web::{self, Connection, Event, Input, Output};
 use afcgi_proto::{Handle, Role};
-use common::upgrade::{offered, websocket};
-use common::{Client, PATIENCE, Served, eventually, patient, serve};
 use futures_util::{SinkExt, StreamExt};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio_tungstenite::WebSocketStream;

@@ -1,10 +1,10 @@
 //! Requests that become tunnels (`docs/upgrade.md`): records by hand against what an application
 //! sees.
 
-mod common;
-
 use std::time::Duration;
 
+use crate::common::upgrade::{HANDSHAKE, OFFER, offered, websocket};
+use crate::common::{Served, eventually, patient, serve};
 use afcgi::{AppStatus, Config, Request, Upgrades, http, native};
 use afcgi_proto::Role;
 use afcgi_proto::params::encode_pair;
@@ -16,8 +16,6 @@ use axum::http::StatusCode;
 use axum::http::header::UPGRADE;
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
-use common::upgrade::{HANDSHAKE, OFFER, offered, websocket};
-use common::{Served, eventually, patient, serve};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;

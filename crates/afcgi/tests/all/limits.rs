@@ -1,17 +1,15 @@
 //! Every limit of a server is reached here, and its orderly stop.
 
-mod common;
-
 use std::io::ErrorKind;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::common::{Client, PATIENCE, eventually, patient, serve};
 use afcgi::{Config, Listener, Request, Server, native};
 use afcgi_proto::params::encode_pair;
 use afcgi_proto::web::{Event, Output};
 use afcgi_proto::{ProtocolStatus, Role};
-use common::{Client, PATIENCE, eventually, patient, serve};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 

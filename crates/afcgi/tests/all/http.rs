@@ -1,11 +1,10 @@
 //! An axum application over FastCGI: the request that it sees, and the response that it gives.
 
-mod common;
-
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::common::{Served, eventually, serve};
 use afcgi::{Body, Config, Over, Params, RemoteAddr, http};
 use afcgi_proto::Role;
 use afcgi_proto::params::encode_pair;
@@ -15,7 +14,6 @@ use axum::extract::Request;
 use axum::response::{AppendHeaders, IntoResponse};
 use axum::routing::{any, get, post};
 use axum::{Extension, Router};
-use common::{Served, eventually, serve};
 use http_body_util::{BodyExt, StreamBody};
 use hyper::ext::ReasonPhrase;
 use tokio::sync::Notify;

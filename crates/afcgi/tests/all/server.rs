@@ -1,15 +1,13 @@
 //! The server over real sockets: multiplexing, aborts, errors of one request, back pressure.
 
-mod common;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::common::{Client, eventually, patient, serve};
 use afcgi::{AppStatus, Config, ReadError, Request, native};
 use afcgi_proto::web::{Input, Output};
 use afcgi_proto::{ProtocolStatus, Role};
-use common::{Client, eventually, patient, serve};
 use tokio::io::AsyncWriteExt;
 use tokio::sync::{Notify, Semaphore, mpsc};
 

@@ -1,16 +1,14 @@
 //! Whatever the client logs, it holds no lock then: a slow log holds up nobody, and one that asks the client itself does
 //! not wait for ever.
 
-mod common;
-
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
+use crate::common::peer::{Link, Peer, answers_within, ask, client, get, text};
+use crate::common::{PATIENCE, eventually};
 use afcgi::client::Client;
 use afcgi_testkit::record::{code, end};
-use common::peer::{Link, Peer, answers_within, ask, client, get, text};
-use common::{PATIENCE, eventually};
 use futures_util::FutureExt;
 use tokio::net::TcpListener;
 use tracing::field::{Field, Visit};

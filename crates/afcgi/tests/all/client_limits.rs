@@ -2,16 +2,14 @@
 //! `client_peers.rs`: `first_byte_timeout`, `read_timeout`, `send_timeout`, `retries`,
 //! `local_redirects`.
 
-mod common;
-
 use std::time::{Duration, Instant};
 
+use crate::common::peer::{Link, Peer, ask, body, client, get, post, text};
+use crate::common::{PATIENCE, eventually, patient};
 use afcgi::client::{Client, Config, Error, MappingError, OnStderr};
 use afcgi_proto::cgi::HeadError;
 use afcgi_testkit::record::{code, end, record};
 use bytes::Bytes;
-use common::peer::{Link, Peer, ask, body, client, get, post, text};
-use common::{PATIENCE, eventually, patient};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
@@ -436,9 +434,9 @@ async fn a_connection_that_is_not_read_is_given_up() {
 
 #[tokio::test]
 async fn upgrades_may_be_forbidden() {
-    let server = common::serve(
+    let server = crate::common::serve(
         afcgi::Config::default(),
-        afcgi::http(common::upgrade::websocket()),
+        afcgi::http(crate::common::upgrade::websocket()),
     );
     for allowed in [true, false] {
         let client = client(server.addr, |config| config.upgrades = allowed);

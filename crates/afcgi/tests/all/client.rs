@@ -1,12 +1,12 @@
 //! The client against our own server: what goes through, and what is given up.
 
-mod common;
-
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::common::peer::{ask, body, post, text};
+use crate::common::{Served, eventually, patient, serve};
 use afcgi::client::{
     Client, Config, Error, ExtraParams, LocalAddr, Mapping, OnStderr, remove_hop_by_hop,
 };
@@ -15,14 +15,12 @@ use axum::Router;
 use axum::extract::Extension;
 use axum::routing::{any, get};
 use bytes::Bytes;
-use common::peer::{ask, body, post, text};
-use common::{Served, eventually, patient, serve};
 use http_body::Body as _;
 use http_body_util::{BodyExt, Full, StreamBody};
 use tokio::sync::{Semaphore, mpsc};
 
-fn to(path: &str) -> common::peer::Request {
-    common::peer::get(&format!("http://host.test{path}"))
+fn to(path: &str) -> crate::common::peer::Request {
+    crate::common::peer::get(&format!("http://host.test{path}"))
 }
 
 async fn client_of(server: &Served) -> Client {

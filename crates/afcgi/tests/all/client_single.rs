@@ -2,15 +2,13 @@
 //! connection for each request, closed after it, and nothing run twice. Finding that out costs nobody
 //! anything.
 
-mod common;
-
 use std::io::Write;
 use std::time::{Duration, Instant};
 
+use crate::common::peer::{Link, Peer, answers_within, ask, body, client, get, post, text};
+use crate::common::{PATIENCE, eventually, patient};
 use afcgi::client::{Client, Config, Error};
 use afcgi_testkit::record::{code, end, record, response};
-use common::peer::{Link, Peer, answers_within, ask, body, client, get, post, text};
-use common::{PATIENCE, eventually, patient};
 
 const HELLO: &str = "Content-Type: text/plain\r\n\r\nhello";
 /// Far more than a request takes that waits for nothing, and far less than those of `PATIENCE`.

@@ -1,17 +1,15 @@
 //! A FastCGI application in an axum application, over real HTTP: requests, errors, WebSockets.
 
-mod common;
-
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use crate::common::peer::Peer;
+use crate::common::upgrade::websocket;
+use crate::common::{Served, eventually, patient, serve};
 use afcgi::client::Client;
 use afcgi::http;
 use axum::Router;
 use axum::routing::{any, get};
-use common::peer::Peer;
-use common::upgrade::websocket;
-use common::{Served, eventually, patient, serve};
 use futures_util::{SinkExt, StreamExt};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -80,7 +78,7 @@ async fn errors_are_answers() {
     assert!(answer.ends_with("\r\n\r\n502 Bad Gateway\n"), "{answer}");
 
     let peer = Peer::new().await;
-    let client = common::peer::client(peer.addr, |config| {
+    let client = crate::common::peer::client(peer.addr, |config| {
         config.first_byte_timeout = Some(Duration::from_millis(50));
         config.retries = 0;
     });
@@ -100,7 +98,7 @@ async fn errors_are_answers() {
 #[tokio::test]
 async fn a_response_that_breaks_off_is_seen_to_do_so() {
     let peer = Peer::new().await;
-    let client = common::peer::client(peer.addr, |_| {});
+    let client = crate::common::peer::client(peer.addr, |_| {});
     tokio::spawn(async move {
         let mut link = peer.accept_shared().await;
         let (id, _) = link.request().await.unwrap();
@@ -185,7 +183,7 @@ async fn a_websocket_may_be_declined() {
 #[tokio::test]
 async fn who_was_not_offered_an_upgrade_is_not_asked_for_one() {
     let peer = Peer::new().await;
-    let client = common::peer::client(peer.addr, |_| {});
+    let client = crate::common::peer::client(peer.addr, |_| {});
     let serving = tokio::spawn(async move {
         let mut link = peer.accept_controlled().await;
         let mut params = Vec::new();

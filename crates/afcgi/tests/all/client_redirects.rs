@@ -1,14 +1,12 @@
 //! Redirects within the application (RFC 3875 section 6.2.2): what is one, and what is a response for the client.
 
-mod common;
-
 use std::time::Duration;
 
+use crate::common::patient;
+use crate::common::peer::{Link, Peer, ask, body, client, get, post, text};
+use crate::common::upgrade::OFFER;
 use afcgi::client::{Awaited, Client, Error, Lost, ResponseBody};
 use afcgi_testkit::record::{code, end, record, response};
-use common::patient;
-use common::peer::{Link, Peer, ask, body, client, get, post, text};
-use common::upgrade::OFFER;
 use http::Response;
 use hyper::ext::ReasonPhrase;
 

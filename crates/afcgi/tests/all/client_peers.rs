@@ -1,18 +1,16 @@
 //! The client against applications made by hand, as odd and hostile as applications are.
 
-mod common;
-
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::Duration;
 
+use crate::common::peer::{Link, Peer, ask, body, client, get, post, text};
+use crate::common::{eventually, patient};
 use afcgi::client::{Awaited, Client, Config, Error, Lost};
 use afcgi_proto::ProtocolStatus;
 use afcgi_proto::cgi::HeadError;
 use afcgi_testkit::record::{code, end, pairs, record, stream};
 use bytes::Bytes;
-use common::peer::{Link, Peer, ask, body, client, get, post, text};
-use common::{eventually, patient};
 use futures_util::stream;
 use http_body::Frame;
 use http_body_util::StreamBody;
@@ -248,7 +246,7 @@ async fn r40_whoever_says_no_gets_few_connections_and_they_are_used_again() {
     let peer = Peer::new().await;
     let client = client(peer.addr, |config| {
         config.keep_conn = true;
-        config.single_idle_timeout = common::PATIENCE;
+        config.single_idle_timeout = crate::common::PATIENCE;
     });
     tokio::spawn(async move {
         peer.say_no("4").await;

@@ -1,7 +1,5 @@
 //! The client's requests to filters: a file follows the body, as DATA.
 
-mod common;
-
 use std::io::{self, Write};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -9,13 +7,13 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
+use crate::common::peer::{Link, Peer, answers_within, ask, body, client, get, post, text};
+use crate::common::{eventually, patient, serve};
 use afcgi::client::{Awaited, Culprit, Data, Error, MappingError};
 use afcgi::{App, Request, Role, native};
 use afcgi_proto::ProtocolStatus;
 use afcgi_testkit::record::{code, end, response};
 use bytes::Bytes;
-use common::peer::{Link, Peer, answers_within, ask, body, client, get, post, text};
-use common::{eventually, patient, serve};
 use http_body::Frame;
 use http_body_util::{BodyExt, Full, StreamBody};
 
@@ -33,7 +31,7 @@ fn again(content: &Bytes) -> Data {
     Data::new(content.len() as u64, move || Full::new(whole.clone()))
 }
 
-fn filtered(data: Data, request: common::peer::Request) -> common::peer::Request {
+fn filtered(data: Data, request: crate::common::peer::Request) -> crate::common::peer::Request {
     let (mut parts, body) = request.into_parts();
     parts.extensions.insert(data);
     http::Request::from_parts(parts, body)

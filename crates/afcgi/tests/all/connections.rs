@@ -1,16 +1,14 @@
 //! How connections end: those whose web server still sends, and those that make room for others.
 
-mod common;
-
 use std::io;
 use std::num::NonZeroUsize;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::common::{Client, Served, eventually, patient, serve};
 use afcgi::{Config, Listener, Request, Server, native};
 use afcgi_testkit::record::{self, code};
-use common::{Client, Served, eventually, patient, serve};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::{Semaphore, oneshot};

@@ -1,17 +1,15 @@
 //! A client of several addresses: load, failure, names.
 
-mod common;
-
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use crate::common::peer::{Peer, ask, get, text};
+use crate::common::{Served, eventually, patient, serve};
 use afcgi::client::{Client, Config, Error, Trace};
 use afcgi::{http, native};
 use afcgi_testkit::record::end;
 use axum::Router;
-use common::peer::{Peer, ask, get, text};
-use common::{Served, eventually, patient, serve};
 use tokio::sync::Semaphore;
 
 /// An application that says its name.
@@ -117,7 +115,7 @@ async fn who_cannot_be_connected_to_is_passed_over_until_it_is_back() {
     let back = Router::new().fallback(async || "back");
     tokio::spawn(afcgi::serve(listener, back));
     let mut seen = String::new();
-    let end = std::time::Instant::now() + common::PATIENCE;
+    let end = std::time::Instant::now() + crate::common::PATIENCE;
     while seen != "back" {
         assert!(std::time::Instant::now() < end);
         seen = text(&client, get("/")).await;

@@ -1,16 +1,14 @@
 //! What is sent again: whatever was never written, and of what may have been written only what is idempotent.
 
-mod common;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use crate::common::peer::{Peer, answers_within, ask, body, client, get, post, text};
+use crate::common::{PATIENCE, eventually, patient, serve};
 use afcgi::client::{Client, Error, Trace};
 use afcgi::http;
 use axum::Router;
 use bytes::Bytes;
-use common::peer::{Peer, answers_within, ask, body, client, get, post, text};
-use common::{PATIENCE, eventually, patient, serve};
 use http_body_util::StreamBody;
 
 const HELLO: &str = "Content-Type: text/plain\r\n\r\nhello";

@@ -1,15 +1,13 @@
 //! What the fields about a connection become on the way to an application.
 
-mod common;
-
+use crate::common::peer::text;
+use crate::common::serve;
 use afcgi::client::{Client, asks_for_upgrade, remove_hop_by_hop};
 use afcgi::{Params, http};
 use axum::Router;
 use axum::extract::Extension;
 use axum::routing::any;
 use bytes::Bytes;
-use common::peer::text;
-use common::serve;
 use http_body_util::Full;
 
 /// What an application was told, one `NAME=value` on each line.

@@ -6,7 +6,7 @@ use afcgi_interop::wait::{SOON, eventually};
 use afcgi_nginx_tests::nginx::Nginx;
 use futures_util::future::join_all;
 
-use crate::support::*;
+use super::support::*;
 
 #[tokio::test]
 async fn variables_of_ordinary_requests() {

@@ -14,7 +14,7 @@ use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
-use crate::support::*;
+use super::support::*;
 
 /// It does not know flow control, and answers two requests at once, the first with 13 MB.
 async fn large_then_small() -> Fake {

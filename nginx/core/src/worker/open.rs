@@ -9,18 +9,18 @@ use afcgi_proto::relay::Relay;
 
 use super::Worker;
 use crate::fake::Place;
-use crate::ffi::sock::{LogTo, Sock};
+use crate::host::{FakeConnection, Nginx, Socket};
 use crate::keys::{FakeKey, PoolKey, RealKey};
 use crate::pool::{Lines, Pool, Spot};
 use crate::real::{Real, State};
 use crate::status::Count;
 
-impl Worker {
+impl<N: Nginx> Worker<N> {
     /// Lets the policy of a pool decide. What follows from it is to be [performed](Self::perform).
     pub(super) fn decide<T>(
         &mut self,
         pool: PoolKey,
-        decide: impl FnOnce(&mut pool::Pool<RealKey, Spot, FakeKey>, &mut Lines<'_>) -> T,
+        decide: impl FnOnce(&mut pool::Pool<RealKey, Spot, FakeKey>, &mut Lines<'_, N>) -> T,
     ) -> Option<T> {
         let Self { pools, reals, .. } = self;
         let Pool { policy, route, .. } = pools.get_mut(pool)?;
@@ -29,7 +29,7 @@ impl Worker {
     }
 
     /// Does what the policy of a pool has decided. What it decides meanwhile is done in its turn.
-    pub(super) fn perform(&mut self, key: PoolKey, now: Instant, log: LogTo) {
+    pub(super) fn perform(&mut self, key: PoolKey, now: Instant, log: N::Log) {
         if self.performing {
             return;
         }
@@ -108,14 +108,14 @@ impl Worker {
     }
 
     /// Begins to connect.
-    fn connect(&mut self, key: PoolKey, member: MemberId, kind: Kind, now: Instant, log: LogTo) {
+    fn connect(&mut self, key: PoolKey, member: MemberId, kind: Kind, now: Instant, log: N::Log) {
         let Self { pools, reals, .. } = self;
         let Some(pool) = pools.get_mut(key) else {
             return;
         };
         let mut connected = false;
         let opened = reals.try_insert_with_key(|id| {
-            let (sock, at_once) = Sock::connect(&pool.route.target, id, log).ok_or(())?;
+            let (sock, at_once) = N::connect(&pool.route.target, id, log).ok_or(())?;
             connected = at_once;
             sock.set_idle(true);
             let mut real = Real::new(sock, (key, member), Rc::clone(&pool.route), kind, now);

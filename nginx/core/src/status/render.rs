@@ -8,14 +8,14 @@ use super::{Count, Fact, Gauge, Summary};
 
 /// How the numbers are shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Format {
+pub enum Format {
     Json,
     Prometheus,
 }
 
 impl Format {
     /// The format of that name.
-    pub(crate) fn named(name: &[u8]) -> Option<Self> {
+    pub fn named(name: &[u8]) -> Option<Self> {
         match name {
             b"json" => Some(Self::Json),
             b"prometheus" => Some(Self::Prometheus),
@@ -144,7 +144,7 @@ impl Fact {
 }
 
 /// An object: `entries` of the table, `entries_used` of them, and `addresses`, an array.
-pub(crate) fn json(summaries: &[Summary], entries: usize, used: usize) -> String {
+pub fn json(summaries: &[Summary], entries: usize, used: usize) -> String {
     let mut out = format!("{{\"entries\":{entries},\"entries_used\":{used},\"addresses\":[");
     for (n, summary) in summaries.iter().enumerate() {
         let comma = if n == 0 { "" } else { "," };
@@ -184,7 +184,7 @@ fn string(out: &mut String, text: &str) {
 
 /// A metric for each number, with the address as its label. What an application has not said of itself
 /// is left out.
-pub(crate) fn prometheus(summaries: &[Summary], entries: usize, used: usize) -> String {
+pub fn prometheus(summaries: &[Summary], entries: usize, used: usize) -> String {
     let mut out = String::new();
     let labels: Vec<_> = summaries.iter().map(|sum| label(&sum.address)).collect();
     let mut metric = |names: Names, kind, value: &dyn Fn(&Summary) -> Option<u64>| {

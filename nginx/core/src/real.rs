@@ -7,20 +7,19 @@ use afcgi_proto::Handle;
 use afcgi_proto::pool::{Kind, MemberId};
 use afcgi_proto::web::Connection;
 
-use crate::ffi::log::{self, Level};
-use crate::ffi::sock::Sock;
+use crate::host::{Level, Nginx, Socket};
 use crate::keys::{FakeKey, PoolKey};
 use crate::pool::Route;
 use crate::status::{Count, Share};
 
 /// How long connecting may take. nginx's own `fastcgi_connect_timeout` bounds each request's wait.
-pub(crate) const CONNECT_WAIT: Duration = Duration::from_secs(60);
+pub const CONNECT_WAIT: Duration = Duration::from_secs(60);
 /// How long an application may take to show that it still reads a connection, and how long one is read
 /// that it cannot be written to.
-pub(crate) const CHECK_WAIT: Duration = Duration::from_secs(3);
+pub const CHECK_WAIT: Duration = Duration::from_secs(3);
 /// How long a connection is kept without a request that carries one after the other, to an application
 /// that multiplexes without flow control.
-pub(crate) const IDLE_WAIT: Duration = Duration::from_millis(250);
+pub const IDLE_WAIT: Duration = Duration::from_millis(250);
 
 /// How far a connection is.
 ///
@@ -29,7 +28,7 @@ pub(crate) const IDLE_WAIT: Duration = Duration::from_millis(250);
 ///       └───────────────────────────────^         (one request at a time)
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum State {
+pub enum State {
     Connecting { until: Instant },
     Probing { until: Instant },
     Ready,
@@ -38,52 +37,52 @@ pub(crate) enum State {
 /// Invariants: `live` counts the entries of `by_slot` that are set; without a socket the connection
 /// is none of its pool's, and stays only until its last request has read what was received.
 #[derive(Debug)]
-pub(crate) struct Real {
-    pub(crate) sock: Option<Sock>,
-    pub(crate) connection: Connection,
-    pub(crate) pool: PoolKey,
+pub struct Real<N: Nginx> {
+    pub sock: Option<N::Sock>,
+    pub connection: Connection,
+    pub pool: PoolKey,
     /// By which its pool knows it.
-    pub(crate) member: MemberId,
+    pub member: MemberId,
     /// Where it leads, whatever became of the pool.
-    pub(crate) route: Rc<Route>,
-    pub(crate) kind: Kind,
-    pub(crate) state: State,
+    pub route: Rc<Route>,
+    pub kind: Kind,
+    pub state: State,
     opened_at: Instant,
     /// Whether a request has ended on it.
-    pub(crate) served: bool,
+    pub served: bool,
     /// Whether its pool is to be told that there may be room.
-    pub(crate) has_changed: bool,
+    pub has_changed: bool,
     /// Whether its pool knows that it gets no more requests.
-    pub(crate) is_leaving: bool,
+    pub is_leaving: bool,
     /// The requests on it, by the slots of their handles.
     by_slot: Vec<Option<(Handle, FakeKey)>>,
-    pub(crate) live: usize,
+    pub live: usize,
     /// Received bytes that the protocol has not taken: a request is to be read first. At most one
     /// read.
-    pub(crate) rest: Vec<u8>,
-    pub(crate) received_at: Instant,
+    pub rest: Vec<u8>,
+    pub received_at: Instant,
     /// Until when it is kept without a request.
-    pub(crate) idle_until: Option<Instant>,
+    pub idle_until: Option<Instant>,
     /// When it is too old for further requests.
     expires: Instant,
     /// Requests that may still begin on it.
     left: u32,
     /// When it is read again, while one request overflows its buffer.
-    pub(crate) read_at: Option<Instant>,
+    pub read_at: Option<Instant>,
     /// Bytes that were read since the last such pause.
-    pub(crate) burst: usize,
+    pub burst: usize,
     /// Until when the application has to show that it still reads the connection.
-    pub(crate) check_until: Option<Instant>,
+    pub check_until: Option<Instant>,
     /// Until when it is read though it cannot be written to any more.
-    pub(crate) closing_until: Option<Instant>,
-    pub(crate) share: Share,
+    pub closing_until: Option<Instant>,
+    pub share: Share,
     /// The request that keeps it from being read, and since when.
-    pub(crate) stall: Option<(Handle, Instant)>,
+    pub stall: Option<(Handle, Instant)>,
 }
 
-impl Real {
-    pub(crate) fn new(
-        sock: Sock,
+impl<N: Nginx> Real<N> {
+    pub fn new(
+        sock: N::Sock,
         (pool, member): (PoolKey, MemberId),
         route: Rc<Route>,
         kind: Kind,
@@ -123,7 +122,7 @@ impl Real {
     /// Whether it does not lead where a request is to go. That cannot be, and is looked at all the same,
     /// since the request would reach another application with its cookies: the connection gets no more
     /// requests.
-    pub(crate) fn leads_astray(&mut self, route: &Rc<Route>) -> bool {
+    pub fn leads_astray(&mut self, route: &Rc<Route>) -> bool {
         if self.route.is(route) {
             return false;
         }
@@ -131,14 +130,14 @@ impl Real {
         let text = format!(
             "a request to {wanted} was not put on a connection to {found}: this is a defect of the module, please report it"
         );
-        log::line(Level::Alert, &text);
+        N::line(Level::Alert, &text);
         self.share.add(Count::Astray, 1);
         self.connection.retire();
         true
     }
 
     /// Whether it is not the time to read, and the timer will tell when it is.
-    pub(crate) fn pauses(&mut self, now: Instant) -> bool {
+    pub fn pauses(&mut self, now: Instant) -> bool {
         if self.read_at.is_some_and(|at| at <= now) {
             self.read_at = None;
         }
@@ -146,22 +145,22 @@ impl Real {
     }
 
     /// Whether it takes no new requests because of its age.
-    pub(crate) fn is_expired(&self, now: Instant) -> bool {
+    pub fn is_expired(&self, now: Instant) -> bool {
         self.expires <= now
     }
 
     /// Whether requests share it.
-    pub(crate) fn is_shared(&self) -> bool {
+    pub fn is_shared(&self) -> bool {
         self.kind == Kind::Shared
     }
 
     /// How long connecting took, which is a round trip, if it is connected now.
-    pub(crate) fn round_trip(&self, now: Instant) -> Duration {
+    pub fn round_trip(&self, now: Instant) -> Duration {
         now.saturating_duration_since(self.opened_at)
     }
 
     /// Asks the application for a sign that it reads the connection, if it has not been asked.
-    pub(crate) fn check(&mut self, now: Instant) {
+    pub fn check(&mut self, now: Instant) {
         if self.is_shared() && self.state == State::Ready && self.check_until.is_none() {
             self.check_until = Some(now + CHECK_WAIT);
             self.connection.probe();
@@ -169,7 +168,7 @@ impl Real {
     }
 
     /// It gets no more requests, and is closed when it has none.
-    pub(crate) fn retire_soon(&mut self) {
+    pub fn retire_soon(&mut self) {
         if self.state == State::Ready {
             self.connection.retire();
             if let Some(sock) = &self.sock {
@@ -179,7 +178,7 @@ impl Real {
     }
 
     /// It cannot be written to any more, and is read until its end, for a while at most.
-    pub(crate) fn close_by(&mut self, now: Instant) {
+    pub fn close_by(&mut self, now: Instant) {
         self.connection.retire();
         self.closing_until = Some(now + CHECK_WAIT);
         if let Some(sock) = &self.sock {
@@ -188,7 +187,7 @@ impl Real {
     }
 
     /// Whether it takes a request now.
-    pub(crate) fn has_room(&self) -> bool {
+    pub fn has_room(&self) -> bool {
         self.sock.is_some()
             && self.state == State::Ready
             && self.connection.has_room()
@@ -196,13 +195,13 @@ impl Real {
     }
 
     /// The request of a handle.
-    pub(crate) fn fake(&self, handle: Handle) -> Option<FakeKey> {
+    pub fn fake(&self, handle: Handle) -> Option<FakeKey> {
         let (owner, fake) = self.by_slot.get(handle.slot()).copied().flatten()?;
         (owner == handle).then_some(fake)
     }
 
     /// All requests on it.
-    pub(crate) fn fakes(&self) -> Vec<FakeKey> {
+    pub fn fakes(&self) -> Vec<FakeKey> {
         self.by_slot
             .iter()
             .flatten()
@@ -210,7 +209,7 @@ impl Real {
             .collect()
     }
 
-    pub(crate) fn put(&mut self, handle: Handle, fake: FakeKey) {
+    pub fn put(&mut self, handle: Handle, fake: FakeKey) {
         if self.by_slot.len() <= handle.slot() {
             self.by_slot.resize(handle.slot() + 1, None);
         }
@@ -231,7 +230,7 @@ impl Real {
         self.mark_idle();
     }
 
-    pub(crate) fn take(&mut self, handle: Handle) {
+    pub fn take(&mut self, handle: Handle) {
         if let Some(slot) = self.by_slot.get_mut(handle.slot())
             && slot.take_if(|(owner, _)| *owner == handle).is_some()
         {
@@ -241,7 +240,7 @@ impl Real {
     }
 
     /// It has no request, and is kept so long, unless nginx needs room for another connection.
-    pub(crate) fn keep_until(&mut self, until: Instant) {
+    pub fn keep_until(&mut self, until: Instant) {
         self.idle_until = Some(until);
         if let Some(sock) = &self.sock {
             sock.set_reusable(true);
@@ -249,7 +248,7 @@ impl Real {
     }
 
     /// Takes a request away of which nothing else is left, and says whether it was here.
-    pub(crate) fn forget(&mut self, fake: FakeKey) -> bool {
+    pub fn forget(&mut self, fake: FakeKey) -> bool {
         let is_it = |(_, found): &mut (Handle, FakeKey)| *found == fake;
         let mut slots = self.by_slot.iter_mut();
         let found = slots.any(|slot| slot.take_if(is_it).is_some());
@@ -269,7 +268,7 @@ impl Real {
     /// Has what is to be transmitted sent in this turn of the event loop, together with what other
     /// requests add. A socket that is full says by itself when it can go on: until then another try
     /// would be one of many.
-    pub(crate) fn flush_soon(&self) {
+    pub fn flush_soon(&self) {
         if let Some(sock) = &self.sock
             && self.closing_until.is_none()
             && sock.may_write()
@@ -281,7 +280,7 @@ impl Real {
 
     /// Has the connection read again whose reading had stopped because of a request that was full, if
     /// that is not full any more or is gone. The event loop would not call by itself.
-    pub(crate) fn resume_reading(&self) {
+    pub fn resume_reading(&self) {
         if let Some(sock) = &self.sock
             && !self.rest.is_empty()
             && self.read_at.is_none()
@@ -292,7 +291,7 @@ impl Real {
     }
 
     /// Sets the timer to what is due next.
-    pub(crate) fn arm(&mut self, now: Instant) {
+    pub fn arm(&mut self, now: Instant) {
         let state = match self.state {
             State::Connecting { until } | State::Probing { until } => Some(until),
             State::Ready => self.idle_until,

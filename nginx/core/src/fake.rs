@@ -6,45 +6,45 @@ use std::time::Instant;
 use afcgi_proto::pool::{self, Ticket};
 use afcgi_proto::relay::Relay;
 
-use crate::ffi::fake::FakeConnection;
+use crate::host::Nginx;
 use crate::keys::{PoolKey, RealKey};
 use crate::pool::Route;
 use crate::trace::Trace;
 
 /// One request of nginx's FastCGI module.
 #[derive(Debug)]
-pub(crate) struct Fake {
+pub struct Fake<N: Nginx> {
     /// What nginx takes for its connection.
-    pub(crate) connection: FakeConnection,
+    pub connection: N::Fake,
     /// The pool of its address.
-    pub(crate) pool: PoolKey,
+    pub pool: PoolKey,
     /// Where it is to go, whatever became of the pool.
-    pub(crate) route: Rc<Route>,
-    pub(crate) wants: Wants,
-    pub(crate) place: Place,
+    pub route: Rc<Route>,
+    pub wants: Wants,
+    pub place: Place,
     /// When it came, or got its place.
-    pub(crate) began: Instant,
+    pub began: Instant,
     /// Whether nginx holds bytes that found no room: it is to be told of room.
-    pub(crate) blocked: bool,
+    pub blocked: bool,
     /// Whether anything of the response was given to nginx.
-    pub(crate) answered: bool,
+    pub answered: bool,
     /// Whether the application refused it unprocessed.
-    pub(crate) refused: bool,
-    pub(crate) trace: Trace,
+    pub refused: bool,
+    pub trace: Trace,
 }
 
 /// What there is to know of a request before it has a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Wants {
+pub struct Wants {
     /// It has a body, which the application may leave unread.
-    pub(crate) body: bool,
+    pub body: bool,
     /// Its client asks for an upgrade, and may have one.
-    pub(crate) upgrade: bool,
+    pub upgrade: bool,
 }
 
 impl Wants {
     /// What matters for the choice of a connection.
-    pub(crate) const fn of_a_connection(self) -> pool::Wants {
+    pub const fn of_a_connection(self) -> pool::Wants {
         pool::Wants {
             body: self.body,
             single: false,
@@ -59,7 +59,7 @@ impl Wants {
 ///     └──────────> Failed: no connection can be had ──────^
 /// ```
 #[derive(Debug)]
-pub(crate) enum Place {
+pub enum Place {
     /// About to be in the queue of its pool.
     New,
     /// In the queue.
@@ -74,7 +74,7 @@ pub(crate) enum Place {
 
 /// What nginx gets for a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Got {
+pub enum Got {
     /// So many bytes; whether another read is worth the while now.
     Bytes { count: usize, more: bool },
     /// Nothing now: a wake-up follows.
@@ -87,9 +87,9 @@ pub(crate) enum Got {
 
 /// What nginx is told of a request that it is done with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Freed {
+pub struct Freed {
     /// The application refused it before any output: it was not processed (R-51).
-    pub(crate) refused: bool,
+    pub refused: bool,
     /// What the variables tell of it.
-    pub(crate) trace: Option<Trace>,
+    pub trace: Option<Trace>,
 }

@@ -7,24 +7,20 @@ mod events;
 mod open;
 mod pools;
 
-use std::cell::RefCell;
-use std::mem::MaybeUninit;
 use std::rc::Rc;
 use std::time::Instant;
 
 use afcgi_proto::ProtocolStatus;
 use afcgi_proto::pool::{Asked, Why};
 use afcgi_proto::relay::{Recv, RelayError};
+use bytes::BufMut;
 
-pub(crate) use counts::recount;
 use pools::Found;
 
 use crate::conf::Settings;
 use crate::fake::{Fake, Freed, Got, Place, Wants};
 use crate::faults;
-use crate::ffi::fake::FakeConnection;
-use crate::ffi::log::{self, Level};
-use crate::ffi::sock::{LogTo, TargetRef};
+use crate::host::{FakeConnection, Level, Nginx, Socket, TargetRef};
 use crate::keys::{FakeKey, Fakes, PoolKey, Pools, RealKey, Reals};
 
 use crate::real::Real;
@@ -37,13 +33,13 @@ const READ: usize = 128 * 1024;
 const SPARE: usize = 256;
 
 #[derive(Debug)]
-pub(crate) struct Worker {
+pub struct Worker<N: Nginx> {
     pools: Pools,
     /// Where pools are by what they lead to.
     found: Found,
-    reals: Reals,
-    fakes: Fakes,
-    spare: Vec<FakeConnection>,
+    reals: Reals<N>,
+    fakes: Fakes<N>,
+    spare: Vec<N::Fake>,
     /// The request that nginx is about to be given.
     opening: Option<FakeKey>,
     /// Whether what the policy of a pool has decided is being performed.
@@ -51,42 +47,9 @@ pub(crate) struct Worker {
     buffer: Box<[u8]>,
 }
 
-thread_local! {
-    static WORKER: RefCell<Option<Worker>> = const { RefCell::new(None) };
-}
-
-/// Gives the worker to a callback. `None` if one is inside already, which nginx has no reason for.
-pub(crate) fn with<T>(body: impl FnOnce(&mut Worker) -> T) -> Option<T> {
-    WORKER.with(|cell| {
-        let Ok(mut worker) = cell.try_borrow_mut() else {
-            log::line(Level::Alert, "a callback inside another one");
-            return None;
-        };
-        let worker = worker.get_or_insert_with(Worker::new);
-        // The last callback may have failed meanwhile.
-        worker.performing = false;
-        Some(body(worker))
-    })
-}
-
-/// Whether a callback is inside.
-pub(crate) fn is_busy() -> bool {
-    WORKER.with(|cell| cell.try_borrow_mut().is_err())
-}
-
-/// Closes everything: the worker process ends.
-pub(crate) fn end() {
-    WORKER.with(|cell| {
-        if let Ok(mut worker) = cell.try_borrow_mut() {
-            *worker = None;
-        }
-    });
-    crate::ffi::fake::close_idle_socket();
-}
-
 /// What a request for a connection gives.
 #[derive(Debug)]
-pub(crate) enum Opened {
+pub enum Opened {
     /// A place on a connection, and whether that has served before.
     Now { fake: FakeKey, used: bool },
     /// A place in the queue.
@@ -99,8 +62,9 @@ pub(crate) enum Opened {
     Full,
 }
 
-impl Worker {
-    fn new() -> Self {
+impl<N: Nginx> Default for Worker<N> {
+    /// A worker without connections.
+    fn default() -> Self {
         Self {
             pools: Pools::with_key(),
             found: Found::default(),
@@ -112,16 +76,23 @@ impl Worker {
             buffer: vec![0; READ].into_boxed_slice(),
         }
     }
+}
+
+impl<N: Nginx> Worker<N> {
+    /// A callback of nginx's begins. The last one may have failed while it performed something.
+    pub const fn begin(&mut self) {
+        self.performing = false;
+    }
 
     /// A connection for a request to an address.
-    pub(crate) fn open(
+    pub fn open(
         &mut self,
         settings: Settings,
         wants: Wants,
         target: TargetRef<'_>,
-        log: LogTo,
+        log: N::Log,
     ) -> Opened {
-        let now = Instant::now();
+        let now = N::now();
         let key = self.pool(settings, target, now);
         self.learn(key, now);
         let Some(pool) = self.pools.get_mut(key) else {
@@ -187,7 +158,7 @@ impl Worker {
                     connection.renew(key);
                     connection
                 }
-                None => FakeConnection::new(key).ok_or(())?,
+                None => N::fake(key).ok_or(())?,
             };
             Ok::<_, ()>(Fake {
                 connection,
@@ -207,14 +178,14 @@ impl Worker {
         self.opening
     }
 
-    fn recycle(&mut self, fake: FakeKey) -> Option<Fake> {
+    fn recycle(&mut self, fake: FakeKey) -> Option<Fake<N>> {
         let fake = self.fakes.remove(fake)?;
         fake.connection.silence();
         Some(fake)
     }
 
     /// A callback has failed while a request got its connection, of which nginx has not heard.
-    pub(crate) fn abandon_opened(&mut self) {
+    pub fn abandon_opened(&mut self) {
         if let Some(fake) = self.opening.take() {
             self.abandon(fake);
         }
@@ -222,7 +193,7 @@ impl Worker {
 
     /// A callback has failed while nginx was done with a request: what is left of it goes, and with it
     /// the connection that it was on.
-    pub(crate) fn abandon(&mut self, fake: FakeKey) {
+    pub fn abandon(&mut self, fake: FakeKey) {
         if let Some(fake) = self.fakes.remove(fake)
             && let Place::Waiting(ticket) = fake.place
             && let Some(pool) = self.pools.get_mut(fake.pool)
@@ -230,27 +201,27 @@ impl Worker {
             pool.policy.cancel(ticket);
             pool.show();
         }
-        let on = |(id, real): (RealKey, &mut Real)| real.forget(fake).then_some(id);
+        let on = |(id, real): (RealKey, &mut Real<N>)| real.forget(fake).then_some(id);
         if let Some(real) = self.reals.iter_mut().find_map(on) {
             self.give_up(real);
         }
     }
 
     /// A callback has failed on the connection of a request.
-    pub(crate) fn give_up_under(&mut self, fake: FakeKey) {
+    pub fn give_up_under(&mut self, fake: FakeKey) {
         if let Some(Place::On { real, .. }) = self.fakes.get(fake).map(|fake| &fake.place) {
             self.give_up(*real);
         }
     }
 
     /// What nginx is to take for the connection of a request.
-    pub(crate) fn connection(&mut self, fake: FakeKey) -> Option<&FakeConnection> {
+    pub fn connection(&mut self, fake: FakeKey) -> Option<&N::Fake> {
         self.opening = None;
         Some(&self.fakes.get(fake)?.connection)
     }
 
     /// Reads from a fake connection.
-    pub(crate) fn recv(&mut self, id: FakeKey, mut out: &mut [MaybeUninit<u8>]) -> Got {
+    pub fn recv(&mut self, id: FakeKey, out: &mut impl BufMut) -> Got {
         let Some(fake) = self.fakes.get_mut(id) else {
             return Got::Failed;
         };
@@ -279,7 +250,7 @@ impl Worker {
             fake.connection.log(Level::Error, 0, &text);
             fake.refused = true;
             if status == ProtocolStatus::CantMpxConn {
-                self.fell_silent(real_id, Why::Refused, Instant::now());
+                self.fell_silent(real_id, Why::Refused, N::now());
             }
             return Got::Failed;
         }
@@ -290,7 +261,7 @@ impl Worker {
             let text = format!("the application wrote to STDERR: {}", text.trim_end());
             fake.connection.log(Level::Error, 0, &text);
         }
-        let got = match relay.recv(&mut real.connection, &mut out) {
+        let got = match relay.recv(&mut real.connection, out) {
             Recv::Bytes(count) => {
                 fake.answered = true;
                 Got::Bytes {
@@ -312,15 +283,15 @@ impl Worker {
         got
     }
 
-    /// Writes to a fake connection, and says how much was taken.
-    pub(crate) fn send(&mut self, id: FakeKey, bytes: &[u8]) -> Result<usize, ()> {
-        let fake = self.fakes.get_mut(id).ok_or(())?;
+    /// Writes to a fake connection, and says how much was taken. `None`: the request has failed.
+    pub fn send(&mut self, id: FakeKey, bytes: &[u8]) -> Option<usize> {
+        let fake = self.fakes.get_mut(id)?;
         let (real, relay) = match &mut fake.place {
-            Place::New | Place::Waiting(_) => return Ok(0),
-            Place::Failed(_) => return Err(()),
+            Place::New | Place::Waiting(_) => return Some(0),
+            Place::Failed(_) => return None,
             Place::On { real, relay } => (*real, relay),
         };
-        let real = self.reals.get_mut(real).ok_or(())?;
+        let real = self.reals.get_mut(real)?;
         match relay.send(&mut real.connection, bytes) {
             Ok(count) => {
                 fake.blocked = count < bytes.len();
@@ -330,7 +301,7 @@ impl Worker {
                     sock.post_flush();
                 }
                 real.flush_soon();
-                Ok(count)
+                Some(count)
             }
             Err(error) => {
                 // A request that has ended is no fault of anybody's writing.
@@ -338,14 +309,14 @@ impl Worker {
                     let text = format!("nginx wrote what cannot be relayed: {error}");
                     fake.connection.log(Level::Alert, 0, &text);
                 }
-                Err(())
+                None
             }
         }
     }
 
     /// nginx has read the head of a response that upgrades the request. `false`: the application was
     /// not offered that.
-    pub(crate) fn accept_upgrade(&mut self, id: FakeKey) -> bool {
+    pub fn accept_upgrade(&mut self, id: FakeKey) -> bool {
         match self.fakes.get_mut(id).map(|fake| &mut fake.place) {
             Some(Place::On { relay, .. }) => relay.accept(),
             _ => false,
@@ -353,7 +324,7 @@ impl Worker {
     }
 
     /// nginx has read the head of another response.
-    pub(crate) fn decline_upgrade(&mut self, id: FakeKey) {
+    pub fn decline_upgrade(&mut self, id: FakeKey) {
         if let Some(Place::On { real, relay }) = self.fakes.get_mut(id).map(|fake| &mut fake.place)
             && let Some(real) = self.reals.get_mut(*real)
         {
@@ -364,11 +335,11 @@ impl Worker {
 
     /// nginx is done with a request; `gently`: it has all that it wants of the response, which may
     /// end soon by itself.
-    pub(crate) fn free(&mut self, id: FakeKey, gently: bool) -> Freed {
+    pub fn free(&mut self, id: FakeKey, gently: bool) -> Freed {
         let Some(mut fake) = self.recycle(id) else {
             return Freed::default();
         };
-        let now = Instant::now();
+        let now = N::now();
         faults::point();
         fake.trace.stop_waiting(now);
         match fake.place {
@@ -398,7 +369,7 @@ impl Worker {
                         if real.received_at <= fake.began {
                             // Nobody has heard of the application since the request began: it may
                             // hang, or be gone without a word.
-                            log::line(
+                            N::line(
                                 Level::Warning,
                                 "a connection is given up on which a request timed out and nothing came",
                             );

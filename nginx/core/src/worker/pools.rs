@@ -11,9 +11,7 @@ use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
 
 use super::Worker;
 use crate::conf::Settings;
-use crate::ffi::log::{self, Level};
-use crate::ffi::sock::{LogTo, TargetRef};
-use crate::ffi::zone;
+use crate::host::{Level, Nginx, TargetRef};
 use crate::keys::{PoolKey, RealKey};
 use crate::pool::{Pool, Route};
 use crate::status::{Counts, Fact};
@@ -52,11 +50,11 @@ impl Found {
     }
 
     /// Where requests to the address of that name are counted.
-    pub(super) fn counts(&mut self, name: &str) -> Counts {
+    pub(super) fn counts<N: Nginx>(&mut self, name: &str) -> Counts {
         if let Some(counts) = self.counts.get(name) {
             return counts.clone();
         }
-        let counts = zone::counts(name);
+        let counts = N::counts(name);
         self.counts.insert(name.to_owned(), counts.clone());
         counts
     }
@@ -67,7 +65,7 @@ impl Found {
     }
 }
 
-impl Worker {
+impl<N: Nginx> Worker<N> {
     /// The pool for an address, a new one if there is none.
     pub(super) fn pool(
         &mut self,
@@ -89,7 +87,7 @@ impl Worker {
             self.sweep();
         }
         let target = target.to_target();
-        let counts = self.found.counts(&target.name);
+        let counts = self.found.counts::<N>(&target.name);
         let route = Rc::new(Route { target, settings });
         let key = self.pools.insert(Pool::new(route, hash, counts, now));
         let pools = &self.pools;
@@ -114,11 +112,11 @@ impl Worker {
     /// application to which there is no connection here.
     pub(super) fn learn(&mut self, key: PoolKey, now: Instant) {
         if let Some(pool) = self.pools.get_mut(key)
-            && let Some(verdict) = zone::verdict(pool.address, now)
+            && let Some(verdict) = N::verdict(pool.address, now)
             && pool.policy.learn(verdict)
         {
             pool.show_verdict();
-            self.perform(key, now, LogTo::worker());
+            self.perform(key, now, N::worker_log());
         }
     }
 
@@ -141,10 +139,10 @@ impl Worker {
                 Verdict::Unknown => "is to be asked again",
                 Verdict::Single { .. } => "gets one request per connection",
             };
-            log::line(Level::Notice, &format!("{} {what}: {why}", pool.name()));
+            N::line(Level::Notice, &format!("{} {what}: {why}", pool.name()));
         }
         pool.show_verdict();
-        zone::tell(pool.address, verdict, now);
+        N::tell(pool.address, verdict, now);
     }
 
     /// Asks an application again that does not multiplex, if it is time to, beside the requests that
@@ -156,9 +154,9 @@ impl Worker {
         let before = pool.policy.verdict();
         pool.policy.ask_again(now);
         if pool.policy.verdict() != before {
-            zone::tell(pool.address, pool.policy.verdict(), now);
+            N::tell(pool.address, pool.policy.verdict(), now);
         }
-        self.perform(key, now, LogTo::worker());
+        self.perform(key, now, N::worker_log());
     }
 
     /// The application did not answer GET_VALUES, or not as it had agreed to.
@@ -169,7 +167,7 @@ impl Worker {
         self.decide(key, |policy, lines| {
             policy.silent(member, why, now, lines);
         });
-        self.perform(key, now, LogTo::worker());
+        self.perform(key, now, N::worker_log());
     }
 
     /// The application has answered GET_VALUES.
@@ -180,7 +178,7 @@ impl Worker {
         self.decide(key, |policy, lines| {
             policy.answered(member, values, now, lines);
         });
-        self.perform(key, now, LogTo::worker());
+        self.perform(key, now, N::worker_log());
         self.note_values(key, values);
     }
 }

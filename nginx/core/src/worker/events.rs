@@ -8,9 +8,7 @@ use afcgi_proto::web::{Event, OVERFLOW_BURST, OVERFLOW_PAUSE};
 
 use super::Worker;
 use crate::faults;
-use crate::ffi::exiting;
-use crate::ffi::log::{self, Level};
-use crate::ffi::sock::{Io, LogTo};
+use crate::host::{FakeConnection, Io, Level, Nginx, Socket};
 use crate::keys::RealKey;
 use crate::real::{IDLE_WAIT, Real, State};
 use crate::status::Count;
@@ -26,10 +24,10 @@ enum Cause {
     Unreachable(i32),
 }
 
-impl Worker {
+impl<N: Nginx> Worker<N> {
     /// There is something to read, or nginx wants idle connections closed.
-    pub(crate) fn readable(&mut self, id: RealKey) {
-        let now = Instant::now();
+    pub fn readable(&mut self, id: RealKey) {
+        let now = N::now();
         let Some(real) = self.reals.get_mut(id) else {
             return;
         };
@@ -58,7 +56,7 @@ impl Worker {
         if let Err(why) = outcome {
             if let (Some(why), Some(pool)) = (&why, self.pool_of(id)) {
                 let text = format!("{}: {why}", pool.name());
-                log::line(Level::Error, &text);
+                N::line(Level::Error, &text);
             }
             self.lose(id, now, Cause::Theirs);
         } else {
@@ -67,8 +65,8 @@ impl Worker {
     }
 
     /// There is room for writing, or the connection is established.
-    pub(crate) fn writable(&mut self, id: RealKey) {
-        let now = Instant::now();
+    pub fn writable(&mut self, id: RealKey) {
+        let now = N::now();
         let Some(real) = self.reals.get(id) else {
             return;
         };
@@ -90,14 +88,14 @@ impl Worker {
             return false;
         }
         self.connected(id, now);
-        self.perform(pool, now, LogTo::worker());
+        self.perform(pool, now, N::worker_log());
         self.keep(id, now);
         self.reals.contains_key(id)
     }
 
     /// Sends what is to be transmitted.
-    pub(crate) fn flush(&mut self, id: RealKey) {
-        let now = Instant::now();
+    pub fn flush(&mut self, id: RealKey) {
+        let now = N::now();
         let Some(real) = self.reals.get_mut(id) else {
             return;
         };
@@ -145,8 +143,8 @@ impl Worker {
     }
 
     /// A time has come.
-    pub(crate) fn due(&mut self, id: RealKey) {
-        let now = Instant::now();
+    pub fn due(&mut self, id: RealKey) {
+        let now = N::now();
         let Some(real) = self.reals.get_mut(id) else {
             return;
         };
@@ -177,7 +175,7 @@ impl Worker {
         if real.check_until.is_some_and(|until| until <= now) {
             real.check_until = None;
             real.connection.retire();
-            log::line(
+            N::line(
                 Level::Warning,
                 "a connection is given up on which a request timed out and GET_VALUES is not answered",
             );
@@ -197,8 +195,8 @@ impl Worker {
     }
 
     /// A callback has failed on the connection: nothing about it can be trusted.
-    pub(crate) fn give_up(&mut self, id: RealKey) {
-        self.lose(id, Instant::now(), Cause::Theirs);
+    pub fn give_up(&mut self, id: RealKey) {
+        self.lose(id, N::now(), Cause::Theirs);
     }
 
     /// Passes on what the protocol has to tell.
@@ -245,7 +243,7 @@ impl Worker {
         real.is_leaving |= retired;
         let (pool, member) = (real.pool, real.member);
         self.decide(pool, |policy, lines| policy.changed(member, now, lines));
-        self.perform(pool, now, LogTo::worker());
+        self.perform(pool, now, N::worker_log());
     }
 
     /// The application has answered GET_VALUES.
@@ -282,7 +280,7 @@ impl Worker {
         // What is left of a response that had stalled is discarded at no use: closing stops it.
         let useless = real.is_shared() && real.live == 0 && real.connection.is_abandoned();
         let unused = real.live == 0;
-        let leaves = unused && exiting() && !self.is_awaited(id);
+        let leaves = unused && N::is_exiting() && !self.is_awaited(id);
         let Some(real) = self.reals.get_mut(id) else {
             return;
         };
@@ -372,7 +370,7 @@ impl Worker {
             pool.note_failure(errno);
         }
         let connecting = matches!(state, State::Connecting { .. });
-        let ours = cause == Cause::Ours || exiting();
+        let ours = cause == Cause::Ours || N::is_exiting();
         self.decide(pool, |policy, lines| match connecting {
             true if !ours => {
                 policy.connect_failed(member, now, 0.0);
@@ -380,7 +378,7 @@ impl Worker {
             false if !ours => policy.gone(member, now, lines),
             _ => policy.closed_by_us(member, now, lines),
         });
-        self.perform(pool, now, LogTo::worker());
+        self.perform(pool, now, N::worker_log());
     }
 
     fn pool_of(&self, id: RealKey) -> Option<&crate::pool::Pool> {
@@ -390,7 +388,11 @@ impl Worker {
 
 /// Reads once, after what was left from the last time. The error, with the reason if it is one for
 /// the log: the connection has ended.
-fn read(real: &mut Real, buffer: &mut [u8], now: Instant) -> Result<(), Option<String>> {
+fn read<N: Nginx>(
+    real: &mut Real<N>,
+    buffer: &mut [u8],
+    now: Instant,
+) -> Result<(), Option<String>> {
     let Some(sock) = &real.sock else {
         return Ok(());
     };

@@ -6,20 +6,20 @@ use std::time::{Duration, Instant};
 
 /// What became of one request for a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Trace {
+pub struct Trace {
     came: Instant,
     /// The number of the connection, and the request's id on it.
     place: Option<(c_ulong, u16)>,
     waited: Option<Duration>,
     /// Whether it was aborted.
-    pub(crate) aborted: bool,
+    pub aborted: bool,
     /// How long the connection was not read because of it.
-    pub(crate) stalled: Duration,
+    pub stalled: Duration,
 }
 
 /// A variable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Variable {
+pub enum Variable {
     Connection,
     Id,
     Waited,
@@ -28,7 +28,7 @@ pub(crate) enum Variable {
 }
 
 impl Variable {
-    pub(crate) const ALL: [(Self, &'static CStr); 5] = [
+    pub const ALL: [(Self, &'static CStr); 5] = [
         (Self::Connection, c"fastcgi_multiplex_connection"),
         (Self::Id, c"fastcgi_multiplex_id"),
         (Self::Waited, c"fastcgi_multiplex_waited"),
@@ -38,7 +38,7 @@ impl Variable {
 }
 
 impl Trace {
-    pub(crate) fn new(now: Instant) -> Self {
+    pub fn new(now: Instant) -> Self {
         Self {
             came: now,
             place: None,
@@ -49,19 +49,19 @@ impl Trace {
     }
 
     /// It got a place.
-    pub(crate) fn placed(&mut self, connection: c_ulong, id: u16, now: Instant) {
+    pub fn placed(&mut self, connection: c_ulong, id: u16, now: Instant) {
         self.place = Some((connection, id));
         self.stop_waiting(now);
     }
 
     /// It got none any more.
-    pub(crate) fn stop_waiting(&mut self, now: Instant) {
+    pub fn stop_waiting(&mut self, now: Instant) {
         let waited = now.saturating_duration_since(self.came);
         self.waited.get_or_insert(waited);
     }
 
     /// The value of a variable. `None`: there is none.
-    pub(crate) fn value(&self, variable: Variable, now: Instant) -> Option<String> {
+    pub fn value(&self, variable: Variable, now: Instant) -> Option<String> {
         Some(match variable {
             Variable::Connection => self.place?.0.to_string(),
             Variable::Id => self.place?.1.to_string(),

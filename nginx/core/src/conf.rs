@@ -7,11 +7,11 @@ use afcgi_proto::web::Config;
 
 /// What an operator may set for the connections to an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Settings {
+pub struct Settings {
     /// Shared connections per worker and address.
-    pub(crate) connections: u16,
+    pub connections: u16,
     /// Requests that one connection carries at a time. An application may ask for less.
-    pub(crate) requests: u16,
+    pub requests: u16,
     /// Bytes of a response that the application may send ahead of its client, under flow control.
     window: usize,
     /// Bytes of all windows of a connection together.
@@ -23,11 +23,11 @@ pub(crate) struct Settings {
     /// How long a full buffer may hold up the other requests of its connection.
     stall_timeout: Duration,
     /// How long a shared connection is kept without a request.
-    pub(crate) idle_timeout: Duration,
+    pub idle_timeout: Duration,
     /// The age at which a connection gets no more requests.
-    pub(crate) lifetime: Duration,
+    pub lifetime: Duration,
     /// Requests after which a connection gets no more of them.
-    pub(crate) max_requests: u32,
+    pub max_requests: u32,
 }
 
 impl Default for Settings {
@@ -55,14 +55,14 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// nginx's own readers of sizes (`64k`) and times (`10s`), for which `None` is what is none.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Readers {
-    pub(crate) size: fn(&[u8]) -> Option<usize>,
-    pub(crate) time: fn(&[u8]) -> Option<Duration>,
+pub struct Readers {
+    pub size: fn(&[u8]) -> Option<usize>,
+    pub time: fn(&[u8]) -> Option<Duration>,
 }
 
 impl Settings {
     /// Reads the parameters, each given at most once. The error is for the operator.
-    pub(crate) fn parse<'a>(
+    pub fn parse<'a>(
         parameters: impl Iterator<Item = &'a [u8]>,
         readers: Readers,
     ) -> Result<Self, String> {
@@ -137,7 +137,7 @@ impl Settings {
     }
 
     /// The limits of a connection.
-    pub(crate) fn connection(&self, kind: Kind) -> Config {
+    pub fn connection(&self, kind: Kind) -> Config {
         let default = Config::default();
         Config {
             requests: if kind == Kind::Shared {

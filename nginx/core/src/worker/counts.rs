@@ -7,45 +7,38 @@ use afcgi_proto::inbox::Broken;
 use afcgi_proto::relay::Relay;
 use afcgi_proto::{Handle, Values};
 
-use super::{WORKER, Worker};
-use crate::ffi::sock::Sock;
+use super::Worker;
+use crate::host::{Nginx, Socket};
 use crate::keys::{FakeKey, PoolKey, RealKey};
 use crate::pool::Pool;
 use crate::real::{Real, State};
 use crate::status::{Count, Fact, Gauge};
 use crate::trace::Trace;
 
-/// Has everything counted in another table from now on: a new configuration is in force in a process
-/// that goes on.
-pub(crate) fn recount() {
-    WORKER.with(|cell| {
-        let Ok(mut worker) = cell.try_borrow_mut() else {
-            return;
-        };
-        let Some(Worker {
+impl<N: Nginx> Worker<N> {
+    /// Has everything counted in another table from now on: a new configuration is in force in a process
+    /// that goes on.
+    pub fn recount(&mut self) {
+        let Self {
             pools,
             reals,
             found,
             ..
-        }) = &mut *worker
-        else {
-            return;
-        };
+        } = self;
         found.forget_counts();
         for pool in pools.values_mut() {
-            pool.share.transfer(found.counts(pool.name()));
+            pool.share.transfer(found.counts::<N>(pool.name()));
             pool.show();
         }
         for real in reals.values_mut() {
-            real.share.transfer(found.counts(&real.route.target.name));
+            real.share
+                .transfer(found.counts::<N>(&real.route.target.name));
             real.show();
         }
-    });
-}
+    }
 
-impl Worker {
     /// What the variables tell of a request that has not been freed.
-    pub(crate) fn trace(&self, fake: FakeKey) -> Option<Trace> {
+    pub fn trace(&self, fake: FakeKey) -> Option<Trace> {
         Some(self.fakes.get(fake)?.trace)
     }
 
@@ -112,7 +105,7 @@ impl Pool {
     }
 }
 
-impl Real {
+impl<N: Nginx> Real<N> {
     /// Shows how many requests there are on it.
     pub(super) fn show(&mut self) {
         let is_open = self.sock.is_some() && !matches!(self.state, State::Connecting { .. });
@@ -135,7 +128,7 @@ impl Real {
 
     /// A request has got its place here.
     pub(super) fn note_place(&mut self, trace: &mut Trace, handle: Handle, now: Instant) {
-        let number = self.sock.as_ref().map_or(0, Sock::number);
+        let number = self.sock.as_ref().map_or(0, Socket::number);
         trace.placed(number, handle.id().get(), now);
         self.share.add(Count::Requests, 1);
         self.show();

@@ -18,7 +18,7 @@ mod made {
     }
 
     /// A worker process begins: only now nginx has set what its configuration says of the environment.
-    pub(crate) fn begin() {
+    pub fn begin() {
         FAULT.set(match std::env::var("AFCGI_FAULT").as_deref() {
             Ok("panics") => Fault::Panics,
             Ok("misdirects") => Fault::Misdirects,
@@ -36,7 +36,7 @@ mod made {
 
     /// Panics now and then: at the beginning of a callback, or where one has changed something.
     #[expect(clippy::panic, reason = "that is the point")]
-    pub(crate) fn point() {
+    pub fn point() {
         // A prime, so that no place is spared.
         if is_time(Fault::Panics, 997) {
             panic!("injected");
@@ -44,22 +44,22 @@ mod made {
     }
 
     /// Whether to take a connection to another address.
-    pub(crate) fn misdirects() -> bool {
+    pub fn misdirects() -> bool {
         is_time(Fault::Misdirects, 7)
     }
 }
 
 #[cfg(not(feature = "faults"))]
 mod made {
-    pub(crate) fn begin() {}
+    pub fn begin() {}
 
     #[inline(always)]
-    pub(crate) fn point() {}
+    pub fn point() {}
 
     #[inline(always)]
-    pub(crate) fn misdirects() -> bool {
+    pub fn misdirects() -> bool {
         false
     }
 }
 
-pub(crate) use made::{begin, misdirects, point};
+pub use made::{begin, misdirects, point};

@@ -21,7 +21,7 @@ const NAME: usize = 120;
 /// The numbers of one worker process for one address. All zero: unused.
 #[derive(Debug)]
 #[repr(C)]
-pub(crate) struct Entry {
+pub struct Entry {
     /// The process that may write; 0 if there is none.
     owner: AtomicU32,
     /// Bytes of the name, which then stays for good; 0 until it is there.
@@ -75,7 +75,7 @@ impl Entry {
 /// Where the requests to one address are counted. Clones count in the same place; the last one that
 /// is dropped gives it back. The default counts nowhere.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Counts(Option<Rc<Owned>>);
+pub struct Counts(Option<Rc<Owned>>);
 
 /// An entry that this process owns. The table lives at least as long.
 #[derive(Debug)]
@@ -90,7 +90,7 @@ impl Drop for Owned {
 impl Counts {
     /// An entry for an address: one that was left by a process that is gone, so that its totals go on,
     /// or an unused one. `None`: there is neither.
-    pub(crate) fn claim(
+    pub fn claim(
         entries: &'static [Entry],
         address: &str,
         process: u32,
@@ -127,7 +127,7 @@ impl Counts {
     }
 
     /// Gives back what an earlier process with the same number has left.
-    pub(crate) fn disown(entries: &[Entry], process: u32) {
+    pub fn disown(entries: &[Entry], process: u32) {
         for entry in entries {
             if entry.owner.load(Ordering::Relaxed) == process {
                 entry.give_back();
@@ -136,13 +136,13 @@ impl Counts {
     }
 
     /// Whether something else counts in the same place.
-    pub(crate) fn is_shared(&self) -> bool {
+    pub fn is_shared(&self) -> bool {
         self.0
             .as_ref()
             .is_some_and(|owned| Rc::strong_count(owned) > 1)
     }
 
-    pub(crate) fn add(&self, count: Count, more: usize) {
+    pub fn add(&self, count: Count, more: usize) {
         if let Some(owned) = &self.0
             && let Some(value) = owned.0.counts.get(count as usize)
         {
@@ -164,7 +164,7 @@ impl Counts {
         }
     }
 
-    pub(crate) fn tell(&self, fact: Fact, said: Option<bool>) {
+    pub fn tell(&self, fact: Fact, said: Option<bool>) {
         if let Some(owned) = &self.0
             && let Some(to) = owned.0.facts.get(fact as usize)
         {
@@ -188,24 +188,24 @@ fn shorten(address: &str) -> &str {
 
 /// The numbers of all processes for one address.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Summary {
-    pub(crate) address: String,
+pub struct Summary {
+    pub address: String,
     gauges: [u64; Gauge::ALL.len()],
     counts: [u64; Count::ALL.len()],
     facts: [u64; Fact::ALL.len()],
 }
 
 impl Summary {
-    pub(crate) fn gauge(&self, gauge: Gauge) -> u64 {
+    pub fn gauge(&self, gauge: Gauge) -> u64 {
         self.gauges.get(gauge as usize).copied().unwrap_or(0)
     }
 
-    pub(crate) fn count(&self, count: Count) -> u64 {
+    pub fn count(&self, count: Count) -> u64 {
         self.counts.get(count as usize).copied().unwrap_or(0)
     }
 
     /// Yes, if a process was told so; `None`: nobody knows.
-    pub(crate) fn fact(&self, fact: Fact) -> Option<bool> {
+    pub fn fact(&self, fact: Fact) -> Option<bool> {
         match self.facts.get(fact as usize) {
             Some(2) => Some(true),
             Some(1) => Some(false),
@@ -216,7 +216,7 @@ impl Summary {
 
 /// The sums for each address, in the order of the addresses, and how many entries are in use. Of
 /// processes that are gone the totals count alone.
-pub(crate) fn summaries(
+pub fn summaries(
     entries: &[Entry],
     mut is_alive: impl FnMut(u32) -> bool,
 ) -> (Vec<Summary>, usize) {

@@ -7,12 +7,12 @@
 mod render;
 mod table;
 
-pub(crate) use render::{Format, json, prometheus};
-pub(crate) use table::{Counts, Entry, Summary, summaries};
+pub use render::{Format, json, prometheus};
+pub use table::{Counts, Entry, Summary, summaries};
 
 /// What there is of something now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Gauge {
+pub enum Gauge {
     /// Connections that are established.
     Connections,
     /// Requests on a connection that nginx is not done with.
@@ -25,7 +25,7 @@ pub(crate) enum Gauge {
 
 /// What has happened so often.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Count {
+pub enum Count {
     /// Requests that got a place on a connection.
     Requests,
     /// Requests that nginx sent by connections of its own, since the application does not multiplex.
@@ -54,7 +54,7 @@ pub(crate) enum Count {
 
 /// What an application said of itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Fact {
+pub enum Fact {
     /// Whether it takes several requests on a connection.
     Multiplexes,
     /// Whether it knows flow control.
@@ -64,7 +64,7 @@ pub(crate) enum Fact {
 }
 
 impl Gauge {
-    pub(crate) const ALL: [Self; 4] = [
+    pub const ALL: [Self; 4] = [
         Self::Connections,
         Self::Active,
         Self::Draining,
@@ -73,7 +73,7 @@ impl Gauge {
 }
 
 impl Count {
-    pub(crate) const ALL: [Self; 12] = [
+    pub const ALL: [Self; 12] = [
         Self::Requests,
         Self::Aside,
         Self::BytesSent,
@@ -90,13 +90,13 @@ impl Count {
 }
 
 impl Fact {
-    pub(crate) const ALL: [Self; 3] = [Self::Multiplexes, Self::FlowControl, Self::Upgrade];
+    pub const ALL: [Self; 3] = [Self::Multiplexes, Self::FlowControl, Self::Upgrade];
 }
 
 /// What one connection adds to the gauges of its address: taken back when this is dropped, so that
 /// no gauge can be left too high by a connection that is gone.
 #[derive(Debug, Default)]
-pub(crate) struct Share {
+pub struct Share {
     counts: Counts,
     shown: [u64; Gauge::ALL.len()],
     retired: bool,
@@ -104,7 +104,7 @@ pub(crate) struct Share {
 }
 
 impl Share {
-    pub(crate) fn new(counts: Counts) -> Self {
+    pub fn new(counts: Counts) -> Self {
         Self {
             counts,
             ..Self::default()
@@ -112,21 +112,21 @@ impl Share {
     }
 
     /// Another one of the same address.
-    pub(crate) fn beside(&self) -> Self {
+    pub fn beside(&self) -> Self {
         Self::new(self.counts.clone())
     }
 
-    pub(crate) fn add(&self, count: Count, more: usize) {
+    pub fn add(&self, count: Count, more: usize) {
         self.counts.add(count, more);
     }
 
     /// What the application said.
-    pub(crate) fn tell(&self, fact: Fact, said: Option<bool>) {
+    pub fn tell(&self, fact: Fact, said: Option<bool>) {
         self.counts.tell(fact, said);
     }
 
     /// Makes it so many of this connection's.
-    pub(crate) fn show(&mut self, gauge: Gauge, value: usize) {
+    pub fn show(&mut self, gauge: Gauge, value: usize) {
         let value = value as u64;
         if let Some(shown) = self.shown.get_mut(gauge as usize)
             && *shown != value
@@ -137,21 +137,21 @@ impl Share {
     }
 
     /// So many requests were aborted on the connection so far.
-    pub(crate) fn aborted(&mut self, aborts: u64) {
+    pub fn aborted(&mut self, aborts: u64) {
         let before = std::mem::replace(&mut self.aborts, aborts);
         let more = aborts.saturating_sub(before);
         self.counts.add(Count::Aborts, more as usize);
     }
 
     /// The connection takes no more requests: counted once.
-    pub(crate) fn retire(&mut self) {
+    pub fn retire(&mut self) {
         if !std::mem::replace(&mut self.retired, true) {
             self.counts.add(Count::Retired, 1);
         }
     }
 
     /// Counts elsewhere from now on.
-    pub(crate) fn transfer(&mut self, counts: Counts) {
+    pub fn transfer(&mut self, counts: Counts) {
         let (retired, aborts) = (self.retired, self.aborts);
         *self = Self::new(counts);
         (self.retired, self.aborts) = (retired, aborts);

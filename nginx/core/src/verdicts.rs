@@ -17,7 +17,7 @@ const WAYS: usize = 8;
 /// One address. All zero: unused.
 #[derive(Debug, Default)]
 #[repr(C)]
-pub(crate) struct Entry {
+pub struct Entry {
     address: AtomicU64,
     /// The verdict: see [`pack`].
     verdict: AtomicU64,
@@ -25,10 +25,10 @@ pub(crate) struct Entry {
 
 /// A time that all processes of this machine agree on.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Clock {
-    pub(crate) now: Instant,
+pub struct Clock {
+    pub now: Instant,
     /// Milliseconds of the system's clock that never goes back, at the same time.
-    pub(crate) millis: u64,
+    pub millis: u64,
 }
 
 /// Bits of a verdict: its kind, how often in a row, and the time to ask in milliseconds.
@@ -80,7 +80,7 @@ fn ways(table: &[Entry], address: u64) -> (impl Iterator<Item = &Entry>, u64) {
 }
 
 /// What is known of the application at an address.
-pub(crate) fn get(table: &[Entry], address: u64, clock: Clock) -> Option<Verdict> {
+pub fn get(table: &[Entry], address: u64, clock: Clock) -> Option<Verdict> {
     let (mut ways, address) = ways(table, address);
     let entry = ways.find(|entry| entry.address.load(Ordering::Acquire) == address)?;
     unpack(entry.verdict.load(Ordering::Acquire), clock)
@@ -88,7 +88,7 @@ pub(crate) fn get(table: &[Entry], address: u64, clock: Clock) -> Option<Verdict
 
 /// Something is known of the application at an address. If there is no room the entry goes that is to
 /// be asked first.
-pub(crate) fn put(table: &[Entry], address: u64, verdict: Verdict, clock: Clock) {
+pub fn put(table: &[Entry], address: u64, verdict: Verdict, clock: Clock) {
     let (ways, address) = ways(table, address);
     let mut place = None;
     for entry in ways {

@@ -13,43 +13,43 @@ use afcgi_proto::pool::{self, Connections, Look};
 
 use crate::conf::Settings;
 use crate::faults;
-use crate::ffi::sock::{Sock, Target};
+use crate::host::{Nginx, Socket, Target};
 use crate::keys::{FakeKey, RealKey, Reals};
 use crate::real::Real;
 use crate::status::{Counts, Gauge, Share};
 
 /// Where requests go, and with which parameters. Only what agrees in all of it shares connections.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Route {
-    pub(crate) target: Target,
-    pub(crate) settings: Settings,
+pub struct Route {
+    pub target: Target,
+    pub settings: Settings,
 }
 
 impl Route {
     /// Whether the two are the same.
-    pub(crate) fn is(self: &Rc<Self>, other: &Rc<Self>) -> bool {
+    pub fn is(self: &Rc<Self>, other: &Rc<Self>) -> bool {
         Rc::ptr_eq(self, other) || **self == **other
     }
 }
 
 /// A request's place: a connection, and the request on it.
-pub(crate) type Spot = (RealKey, Handle);
+pub type Spot = (RealKey, Handle);
 
 #[derive(Debug)]
-pub(crate) struct Pool {
-    pub(crate) route: Rc<Route>,
+pub struct Pool {
+    pub route: Rc<Route>,
     /// By which the workers know the address.
-    pub(crate) address: u64,
+    pub address: u64,
     /// By which the worker finds the pool.
-    pub(crate) hash: u64,
-    pub(crate) policy: pool::Pool<RealKey, Spot, FakeKey>,
+    pub hash: u64,
+    pub policy: pool::Pool<RealKey, Spot, FakeKey>,
     /// The system's error of the last try to connect, 0 if there was none.
-    pub(crate) errno: i32,
-    pub(crate) share: Share,
+    pub errno: i32,
+    pub share: Share,
 }
 
 impl Pool {
-    pub(crate) fn new(route: Rc<Route>, hash: u64, counts: Counts, now: Instant) -> Self {
+    pub fn new(route: Rc<Route>, hash: u64, counts: Counts, now: Instant) -> Self {
         let mut hasher = DefaultHasher::new();
         route.target.address.hash(&mut hasher);
         let Settings {
@@ -73,30 +73,30 @@ impl Pool {
         }
     }
 
-    pub(crate) fn settings(&self) -> &Settings {
+    pub fn settings(&self) -> &Settings {
         &self.route.settings
     }
 
     /// The address for logs.
-    pub(crate) fn name(&self) -> &str {
+    pub fn name(&self) -> &str {
         &self.route.target.name
     }
 
     /// Shows how many requests wait.
-    pub(crate) fn show(&mut self) {
+    pub fn show(&mut self) {
         let waiting = self.policy.waiting();
         self.share.show(Gauge::Waiting, waiting);
     }
 }
 
 /// The connections of a worker, as the policy of one of its pools sees them.
-pub(crate) struct Lines<'a> {
-    pub(crate) reals: &'a mut Reals,
+pub struct Lines<'a, N: Nginx> {
+    pub reals: &'a mut Reals<N>,
     /// Where the requests of the pool are to go.
-    pub(crate) route: &'a Rc<Route>,
+    pub route: &'a Rc<Route>,
 }
 
-impl Connections for Lines<'_> {
+impl<N: Nginx> Connections for Lines<'_, N> {
     type Member = RealKey;
     type Place = Spot;
 
@@ -121,7 +121,7 @@ impl Connections for Lines<'_> {
         let mut id = id;
         if faults::misdirects() {
             let wrong =
-                |real: &Real| real.is_shared() && real.has_room() && !real.route.is(self.route);
+                |real: &Real<N>| real.is_shared() && real.has_room() && !real.route.is(self.route);
             let wrong = self.reals.iter().find(|(_, real)| wrong(real));
             id = wrong.map_or(id, |(id, _)| id);
         }
@@ -130,7 +130,7 @@ impl Connections for Lines<'_> {
             return None;
         }
         // nginx has not looked at it while it had no request.
-        if !real.is_shared() && real.sock.as_ref().is_none_or(Sock::is_stale) {
+        if !real.is_shared() && real.sock.as_ref().is_none_or(Socket::is_stale) {
             real.connection.retire();
             return None;
         }

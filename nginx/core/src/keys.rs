@@ -7,23 +7,23 @@ use slotmap::{Key, KeyData, SlotMap, new_key_type};
 
 new_key_type! {
     /// The connections to one address.
-    pub(crate) struct PoolKey;
+    pub struct PoolKey;
     /// A connection to an application.
-    pub(crate) struct RealKey;
+    pub struct RealKey;
     /// A request of nginx's FastCGI module.
-    pub(crate) struct FakeKey;
+    pub struct FakeKey;
 }
 
-pub(crate) type Pools = SlotMap<PoolKey, crate::pool::Pool>;
-pub(crate) type Reals = SlotMap<RealKey, crate::real::Real>;
-pub(crate) type Fakes = SlotMap<FakeKey, crate::fake::Fake>;
+pub type Pools = SlotMap<PoolKey, crate::pool::Pool>;
+pub type Reals<N> = SlotMap<RealKey, crate::real::Real<N>>;
+pub type Fakes<N> = SlotMap<FakeKey, crate::fake::Fake<N>>;
 
 /// A key as a number, for memory that nginx hands back.
-pub(crate) fn number(key: impl Key) -> u64 {
+pub fn number(key: impl Key) -> u64 {
     key.data().as_ffi()
 }
 
 /// The key of a number. Any number is one; a wrong one finds nothing.
-pub(crate) fn key<K: Key>(number: u64) -> K {
+pub fn key<K: Key>(number: u64) -> K {
     KeyData::from_ffi(number).into()
 }

@@ -14,9 +14,9 @@ pub const OVERFLOW_BURST: usize = 256 * 1024;
 /// With flow control, a connection holds at most `windows_total` plus 4 KiB for each request
 /// ([`SMALLEST_WINDOW`](crate::credit::SMALLEST_WINDOW)) of content, otherwise
 /// `requests × receive_buffer + overflow`. The limit is twice that if it includes requests that have ended
-/// and whose consumer has not read everything. In addition, a connection holds `output_buffer + output_turn +
-/// 128 × requests` bytes of output, or up to 64 KiB instead of `output_turn` if a pair of PARAMS is longer
-/// than that. A growing buffer may take up to twice its content.
+/// and whose consumer has not read everything. In addition, a connection holds
+/// `output_buffer + output_turn + 128 × requests` bytes of output, or up to 64 KiB instead of `output_turn`
+/// if a pair of PARAMS is longer than that. A growing buffer may take up to twice its content.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// Maximum requests that hold an id at a time; 1: the application does not multiplex. The limit is twice

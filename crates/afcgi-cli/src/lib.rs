@@ -4,6 +4,7 @@
 
 pub mod demo;
 pub mod gateway;
+pub mod generate;
 pub mod logging;
 pub mod request;
 pub mod spawn;

@@ -3,8 +3,8 @@
 use std::process::ExitCode;
 
 use afcgi_cli::logging::{self, LogFormat};
-use afcgi_cli::{demo, gateway, request, spawn};
-use clap::{Parser, Subcommand};
+use afcgi_cli::{demo, gateway, generate, request, spawn};
+use clap::{CommandFactory, Parser, Subcommand};
 
 /// What thousands of clients had in memory goes back to the system when they have left. The allocator of glibc keeps it: it frees
 /// from the end of its heaps, and something always stays there.
@@ -26,6 +26,8 @@ enum Command {
     Request(request::Arguments),
     Spawn(spawn::Arguments),
     SpawnExec(spawn::Exec),
+    Completions(generate::Completions),
+    Man(generate::Man),
 }
 
 fn main() -> ExitCode {
@@ -40,6 +42,8 @@ fn main() -> ExitCode {
         Command::Request(arguments) => return ExitCode::from(arguments.run()),
         Command::Spawn(arguments) => return arguments.run(),
         Command::SpawnExec(exec) => return exec.run(),
+        Command::Completions(arguments) => ("completions", arguments.run(Arguments::command())),
+        Command::Man(arguments) => ("man", arguments.run(Arguments::command())),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -138,6 +138,7 @@ impl Connection {
         match stream.is_connected() {
             Ok(false) => {}
             Ok(true) => {
+                shared.tick();
                 self.state = State::Open;
                 shared.stats.connections += 1;
                 shared.stats.reconnects += u64::from(self.opened);

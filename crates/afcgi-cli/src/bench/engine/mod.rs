@@ -191,9 +191,10 @@ impl Engine {
         self.shared.at(time)
     }
 
-    /// Begins nothing more. Says how many requests were due, or to be sent again, and are not begun.
+    /// Begins what is due and has a place, and then nothing more. Says how many requests were due, or to be sent again, and are not begun.
     pub fn stop_supply(&mut self) -> u64 {
         self.shared.tick();
+        self.begin_due();
         let supply = std::mem::take(&mut self.shared.supply);
         let resend = std::mem::take(&mut self.shared.resend);
         supply.overdue(self.shared.now) + resend.len() as u64

@@ -14,7 +14,7 @@ pub(in super::super) fn text(outcome: &Outcome) -> String {
     let plan = outcome.plan;
     let seconds = outcome.took.as_secs_f64();
     text.line(&format!("{} for {}", plan.target, time(seconds * 1000.0)));
-    text.wrapped(&plan.to_string());
+    text.wrapped("", &plan.to_string());
     text.line("");
     requests(outcome, &mut text);
     latencies(outcome, &mut text);
@@ -22,7 +22,7 @@ pub(in super::super) fn text(outcome: &Outcome) -> String {
     errors(outcome, &mut text);
     for note in outcome.notes() {
         text.line("");
-        text.wrapped(&note);
+        text.wrapped("", &note);
     }
     text.0
 }
@@ -39,15 +39,17 @@ impl Text {
         _ = writeln!(self.0, "{name:<12}{value}");
     }
 
-    /// Words on lines that are not too long.
-    fn wrapped(&mut self, words: &str) {
-        let mut width = 0;
-        for word in words.split(' ') {
+    /// Words on lines that are not too long, each with the same space before it.
+    fn wrapped(&mut self, indent: &str, words: &str) {
+        self.0.push_str(indent);
+        let mut width = indent.len();
+        for (at, word) in words.split(' ').enumerate() {
             let length = word.chars().count();
-            if width > 0 && width + 1 + length > WIDTH {
+            if at > 0 && width + 1 + length > WIDTH {
                 self.0.push('\n');
-                width = 0;
-            } else if width > 0 {
+                self.0.push_str(indent);
+                width = indent.len();
+            } else if at > 0 {
                 self.0.push(' ');
                 width += 1;
             }
@@ -116,7 +118,7 @@ fn requests(outcome: &Outcome, text: &mut Text) {
     if stats.stderr > 0 {
         text.row("STDERR", &bytes(stats.stderr as f64));
         let first = stats.stderr_first.as_deref().unwrap_or_default();
-        text.wrapped(&format!("            {first}"));
+        text.wrapped("            ", first);
     }
 }
 
@@ -150,7 +152,9 @@ fn latencies(outcome: &Outcome, text: &mut Text) {
 }
 
 fn process(outcome: &Outcome, text: &mut Text) {
-    text.line("");
+    if outcome.process.is_some() || outcome.in_time > 0 {
+        text.line("");
+    }
     if let Some(process) = &outcome.process {
         let children = match process.after.processes.saturating_sub(1) {
             0 => String::new(),
@@ -200,7 +204,7 @@ fn errors(outcome: &Outcome, text: &mut Text) {
         if failures.count > 0 {
             let count = grouped(failures.count);
             let first = failures.first.as_deref().unwrap_or_default();
-            text.wrapped(&format!("  {count} {}: {first}", kind.text()));
+            text.wrapped("  ", &format!("{count} {}: {first}", kind.text()));
         }
     }
 }

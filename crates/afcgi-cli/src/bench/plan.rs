@@ -146,7 +146,7 @@ impl Plan {
         let aborts = self.aborts;
         Config {
             endpoints: vec![self.endpoint.clone()],
-            connections: usize::try_from(self.share(self.connections as u64, thread)).unwrap_or(1),
+            connections: self.connections_of(thread),
             concurrent: self.concurrent,
             template: self.template.clone(),
             keep_conn: self.keep_conn,
@@ -165,10 +165,25 @@ impl Plan {
         }
     }
 
-    /// The part of a number that one of the threads has.
+    /// The connections that one of the threads has.
+    fn connections_of(&self, thread: usize) -> usize {
+        let rest = usize::from(thread < self.connections % self.threads);
+        self.connections / self.threads + rest
+    }
+
+    /// The part of a number of requests that one of the threads has: as much as it has of the connections.
     pub(super) fn share(&self, number: u64, thread: usize) -> u64 {
-        let (threads, thread) = (self.threads as u64, thread as u64);
-        number / threads + u64::from(thread < number % threads)
+        let before: usize = (0..thread).map(|other| self.connections_of(other)).sum();
+        let up_to = |connections: usize| {
+            let part = u128::from(number) * connections as u128 / self.connections as u128;
+            u64::try_from(part).unwrap_or(number)
+        };
+        up_to(before + self.connections_of(thread)) - up_to(before)
+    }
+
+    /// The part of the rate that it has.
+    pub(super) fn rate_of(&self, rate: f64, thread: usize) -> f64 {
+        rate * self.connections_of(thread) as f64 / self.connections as f64
     }
 }
 

@@ -137,11 +137,11 @@ impl Worker {
         let Some(rate) = self.plan.rate else {
             return Supply::Closed { left };
         };
-        // The threads take turns.
+        // The threads begin one after the other.
         let between = 1e9 / rate;
         Supply::Open {
             start: self.engine.at(start) + (between * self.number as f64) as u64,
-            interval: between * self.plan.threads as f64,
+            interval: 1e9 / self.plan.rate_of(rate, self.number),
             next: 0,
             left,
         }

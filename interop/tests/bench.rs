@@ -28,14 +28,39 @@ fn right(count: u64, arguments: &[&str]) -> Value {
 /// What all of them have, with so many connections at most.
 fn all_routes(port: u16, connections: &str, multiplexing: &str) {
     let at = |path: &str| format!("127.0.0.1:{port}{path}");
-    let json = right(500, &["--expect-text", "Hello world\n", "--expect-length", "12", &at("/")]);
+    let json = right(
+        500,
+        &[
+            "--expect-text",
+            "Hello world\n",
+            "--expect-length",
+            "12",
+            &at("/"),
+        ],
+    );
     assert_eq!(json["application"]["multiplexing"], multiplexing);
     let many = ["-c", connections, "--expect-length", "12"];
     right(500, &[&many[..], &[&at("/")]].concat());
     right(100, &[&many[..], &["-r", "1000", &at("/")]].concat());
     right(50, &["-c", connections, "--no-keep-conn", &at("/")]);
-    right(100, &["--body-size", "10k", "--expect-length", "10240", &at("/echo")]);
-    let text = ["--data", "x=1", "--expect-text", "x=1", "--expect-length", "3"];
+    right(
+        100,
+        &[
+            "--body-size",
+            "10k",
+            "--expect-length",
+            "10240",
+            &at("/echo"),
+        ],
+    );
+    let text = [
+        "--data",
+        "x=1",
+        "--expect-text",
+        "x=1",
+        "--expect-length",
+        "3",
+    ];
     right(100, &[&text[..], &[&at("/echo")]].concat());
     right(50, &["--expect-status", "404", &at("/status?code=404")]);
     let json = bench(&["-n", "50", &at("/status?code=404")], 1);
@@ -49,7 +74,10 @@ async fn afcgitest() {
     all_routes(app.port(), "8", "multiplexes");
     let pid = app.process.id().to_string();
     let at = |path: &str| format!("127.0.0.1:{}{path}", app.port());
-    right(20_000, &["-c", "2", "-m", "500", "-t", "2", "--pid", &pid, &at("/")]);
+    right(
+        20_000,
+        &["-c", "2", "-m", "500", "-t", "2", "--pid", &pid, &at("/")],
+    );
     // Requests that wait cost memory, and are aborted at the end.
     let hold = ["--hold", "2000", "-d", "500ms", "--pid", &pid];
     let json = bench(&[&hold[..], &[&at("/delay?ms=600000")]].concat(), 0);
@@ -85,7 +113,8 @@ async fn perl() {
     all_routes(app.port(), "4", "silent");
 }
 
-const PAGE: &str = "<?php echo 'Hello ', $_GET['n'] ?? '', strlen(file_get_contents('php://input')), \"\\n\";";
+const PAGE: &str =
+    "<?php echo 'Hello ', $_GET['n'] ?? '', strlen(file_get_contents('php://input')), \"\\n\";";
 const SLOW: &str = "<?php usleep(50000); echo 'slow';";
 
 #[tokio::test]
@@ -102,15 +131,38 @@ async fn php_fpm() {
     assert_eq!(json["application"]["multiplexing"], "one request at a time");
     assert_eq!(json["settings"]["concurrent"], 1);
     // Processes that end after 50 requests close their connections: nothing is lost.
-    let json = right(400, &["-c", "4", "--script", &page, "--expect-text", "Hello 0", &at]);
+    let json = right(
+        400,
+        &[
+            "-c",
+            "4",
+            "--script",
+            &page,
+            "--expect-text",
+            "Hello 0",
+            &at,
+        ],
+    );
     assert!(json["connections"]["again"].as_u64() > Some(0), "{json:#}");
     right(100, &["-c", "4", "--no-keep-conn", "--script", &page, &at]);
     let body = ["--body-size", "100k", "--expect-text", "Hello 7102400"];
-    right(50, &[&body[..], &["--script", &page, &format!("{at}?n=7")]].concat());
+    right(
+        50,
+        &[&body[..], &["--script", &page, &format!("{at}?n=7")]].concat(),
+    );
     // Twice as many as there are processes: the others wait in the queue of the socket, and each gets its turn.
     right(60, &["-c", "8", "--no-keep-conn", "--script", &slow, &at]);
     // PHP-FPM closes a connection for an abort, or answers all the same.
-    let aborts = ["-n", "20", "-c", "2", "--abort-after", "10ms", "--script", &slow];
+    let aborts = [
+        "-n",
+        "20",
+        "-c",
+        "2",
+        "--abort-after",
+        "10ms",
+        "--script",
+        &slow,
+    ];
     let json = bench(&[&aborts[..], &[&at]].concat(), 0);
     assert_eq!(json["requests"]["aborted"], 20, "{json:#}");
     let none = ["-n", "20", "--script", "/none.php", &at];

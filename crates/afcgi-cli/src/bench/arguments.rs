@@ -109,7 +109,7 @@ pub struct Arguments {
     #[arg(long, value_name = "SIZE", value_parser = body_size, conflicts_with_all = ["data", "data_binary"], help_heading = "What is sent")]
     pub(super) body_size: Option<u64>,
     /// A connection for each request, which the application is to close (without FCGI_KEEP_CONN).
-    #[arg(long, help_heading = "What is sent")]
+    #[arg(long, conflicts_with = "concurrent", help_heading = "What is sent")]
     pub(super) no_keep_conn: bool,
     /// Abort requests (ABORT_REQUEST) that are not answered after this time, to within a millisecond.
     #[arg(long, value_name = "TIME", value_parser = duration, help_heading = "What is sent")]

@@ -85,7 +85,9 @@ impl Plan {
         let role = Role::from(arguments.role);
         let template = Template::new(role.code(), keep_conn, pairs, &body);
 
-        let asks = arguments.concurrent != Some(1) && !arguments.force;
+        // Without FCGI_KEEP_CONN Go closes after the first answer, whatever else is on the connection.
+        let single = arguments.concurrent == Some(1) || !keep_conn;
+        let asks = !single && !arguments.force;
         let (endpoint, answer) = probe::probe(&target.address, arguments.timeout, asks)?;
         let mut notes = Vec::new();
         let (connections, concurrent) = width(arguments, &answer, &mut notes)?;
@@ -236,17 +238,17 @@ fn width(
 ) -> Result<(usize, u16), Failure> {
     let asked = arguments.concurrent;
     let multiplexes = arguments.force || *answer == Answer::Multiplexes;
-    if !multiplexes && asked != Some(1) {
-        let why = match answer {
-            Answer::One => "says that it takes one request at a time on a connection",
-            Answer::Silent => {
-                "does not answer GET_VALUES, so it takes one request at a time on a connection"
-            }
-            Answer::Closed => {
-                "closes the connection when it is asked by GET_VALUES: take it for one request at a time"
-            }
-            Answer::Multiplexes | Answer::NotAsked => "was not asked",
-        };
+    let why = match answer {
+        Answer::One => Some("says that it takes one request at a time on a connection"),
+        Answer::Silent => {
+            Some("does not answer GET_VALUES, so it takes one request at a time on a connection")
+        }
+        Answer::Closed => Some(
+            "closes the connection when it is asked by GET_VALUES: take it for one request at a time",
+        ),
+        Answer::Multiplexes | Answer::NotAsked => None,
+    };
+    if let Some(why) = why {
         let more = match arguments.hold {
             Some(_) => "Each request has a connection of its own.",
             None => "-c is how many there are at once. --force does as -m says.",

@@ -209,7 +209,7 @@ async fn connections_that_are_not_kept() {
         }
     })
     .await;
-    let flags = ["-n", "40", "-c", "4", "-m", "1", "--json"];
+    let flags = ["-n", "40", "-c", "4", "--json"];
     let ran = bench(&[&flags[..], &["--no-keep-conn", &at(&app)]].concat()).await;
     assert_eq!(
         (ran.code, ran.number("/requests/answered")),
@@ -219,7 +219,7 @@ async fn connections_that_are_not_kept() {
     assert_eq!(ran.number("/requests/sent_again"), 0);
     assert!(ran.number("/connections/opened") >= 40);
     // The same of one that is asked to keep them and does not.
-    let ran = bench(&[&flags[..], &[&at(&app)]].concat()).await;
+    let ran = bench(&[&flags[..], &["-m", "1", &at(&app)]].concat()).await;
     assert_eq!(
         (ran.code, ran.number("/requests/answered")),
         (0, 40),
@@ -354,6 +354,11 @@ async fn bad_arguments() {
         (&[&target, "--expect-hash", "ab"], 2, "64 digits"),
         (&[&target, "--pid", "4194305"], 2, "cannot be measured"),
         (&[&target, "--role", "filter"], 2, "filter"),
+        (
+            &[&target, "--no-keep-conn", "-m", "2"],
+            2,
+            "cannot be used with",
+        ),
         (&[&target, "-H", "Proxy: x"], 2, "httpoxy"),
         (&[&target, "-c", "1000000"], 2, "descriptors"),
         (&[&target, "--data", "@/nonexistent"], 26, "/nonexistent"),

@@ -26,7 +26,7 @@ impl Series {
         at - self.begun >= length(self.begun) * 0.95
     }
 
-    /// Ends a point.
+    /// Ends a point. What is much shorter than it should be becomes a part of the one before.
     pub(super) fn close(
         &mut self,
         at: f64,
@@ -38,6 +38,18 @@ impl Series {
             return None;
         }
         let stats = self.open.take();
+        if let Some(last) = self.points.last_mut()
+            && seconds < length(self.begun) / 2.0
+        {
+            last.seconds += seconds;
+            last.at = at;
+            last.completed += stats.completed + stats.aborted;
+            last.failed += stats.failed();
+            last.in_flight = in_flight;
+            last.process = process.or(last.process);
+            self.begun = at;
+            return Some(*last);
+        }
         let point = Point {
             at,
             seconds,
@@ -69,6 +81,18 @@ fn length(begun: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_last_point_is_not_a_sliver() {
+        let mut series = Series::default();
+        for at in [0.1, 0.2, 0.201] {
+            series.open.completed += 5;
+            series.close(at, 0, None);
+        }
+        let points = series.into_points();
+        let shown = points.iter().map(|point| (point.at, point.completed));
+        assert_eq!(shown.collect::<Vec<_>>(), [(0.1, 5), (0.201, 10)]);
+    }
 
     #[test]
     fn long_runs_have_no_more_points_than_can_be_shown() {

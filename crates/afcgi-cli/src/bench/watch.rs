@@ -204,8 +204,10 @@ impl<'a> Watcher<'a> {
             News::Stopped => {
                 thread.stage = Stage::After;
                 if self.all(|thread| matches!(thread.stage, Stage::After | Stage::Ended)) {
-                    self.look();
-                    self.end_point(true);
+                    let short = self.looked.0.elapsed() < LOOK / 2;
+                    // In a short time the ticks of CPU time are few.
+                    let process = self.look().filter(|_| !short);
+                    self.end_point(Some(process));
                     self.progress.say("waiting for the last answers");
                 }
             }
@@ -234,30 +236,32 @@ impl<'a> Watcher<'a> {
 
     fn count(&mut self, stage: Stage, stats: &Stats) {
         if stage == Stage::Before {
-            self.total.add_failures(stats);
+            self.total.add_around(stats);
             return;
         }
         self.total.add(stats);
         if stage == Stage::Measured {
             self.in_time += stats.completed + stats.aborted;
             self.series.add(stats);
-            self.end_point(false);
+            self.end_point(None);
         }
     }
 
-    /// Ends a point of the series when every thread has told what it counted.
-    fn end_point(&mut self, last: bool) {
+    /// Ends a point of the series when every thread has told what it counted; the last at once, with what the process uses.
+    fn end_point(&mut self, last: Option<Option<(f64, u64)>>) {
         let at = self.begun.elapsed();
         let told = self.all(|thread| thread.told || thread.stage != Stage::Measured);
-        if !(last || told && self.series.is_due(at.as_secs_f64())) {
+        if !(last.is_some() || told && self.series.is_due(at.as_secs_f64())) {
             return;
         }
         for thread in &mut self.threads {
             thread.told = false;
         }
-        let process = (self.looked.0.elapsed() >= LOOK)
-            .then(|| self.look())
-            .flatten();
+        let process = match last {
+            Some(process) => process,
+            None if self.looked.0.elapsed() >= LOOK => self.look(),
+            None => None,
+        };
         let in_flight = self.in_flight();
         let point = self.series.close(at.as_secs_f64(), in_flight, process);
         if let Some(point) = point {

@@ -34,6 +34,9 @@ async fn every_request_is_counted() {
         ] {
             assert_eq!(ran.number(place), count, "{place} of {flags:?}");
         }
+        // Those of a warm-up, too.
+        let connections = ran.number("/settings/connections");
+        assert_eq!(ran.number("/connections/opened"), connections);
         let latency = &ran.json()["latency"];
         let names = ["min", "p50", "p75", "p90", "p99", "p99.9", "p99.99", "max"];
         let times = names.map(|name| latency[name].as_f64().expect(name));

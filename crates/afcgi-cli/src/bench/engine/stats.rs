@@ -243,10 +243,6 @@ impl Stats {
             (&mut self.aborted, other.aborted),
             (&mut self.aborted_by_close, other.aborted_by_close),
             (&mut self.resent, other.resent),
-            (&mut self.connections, other.connections),
-            (&mut self.reconnects, other.reconnects),
-            (&mut self.put_off, other.put_off),
-            (&mut self.queue_full, other.queue_full),
             (&mut self.reads, other.reads),
             (&mut self.writes, other.writes),
             (&mut self.bytes_in, other.bytes_in),
@@ -259,26 +255,28 @@ impl Stats {
         if !other.latency.is_empty() {
             join(&mut self.latency, &other.latency);
         }
-        for (sum, more) in [
-            (&mut self.abort_latency, &other.abort_latency),
-            (&mut self.connect, &other.connect),
-        ] {
-            if let Some(more) = more {
-                join(sum.get_or_insert_with(histogram), more);
-            }
+        if let Some(more) = &other.abort_latency {
+            join(self.abort_latency.get_or_insert_with(histogram), more);
         }
         for (sum, more) in self.statuses.iter_mut().zip(&other.statuses) {
             *sum += more;
         }
-        self.add_failures(other);
+        self.add_around(other);
         self.stderr_first = self
             .stderr_first
             .take()
             .or_else(|| other.stderr_first.clone());
     }
 
-    /// Adds its failures alone.
-    pub(in super::super) fn add_failures(&mut self, other: &Self) {
+    /// Adds what another thread, or an earlier time, has counted of connections, and its failures.
+    pub(in super::super) fn add_around(&mut self, other: &Self) {
+        self.connections += other.connections;
+        self.reconnects += other.reconnects;
+        self.put_off += other.put_off;
+        self.queue_full += other.queue_full;
+        if let Some(more) = &other.connect {
+            join(self.connect.get_or_insert_with(histogram), more);
+        }
         for (sum, more) in self.failures.iter_mut().zip(&other.failures) {
             sum.count += more.count;
             sum.first = sum.first.take().or_else(|| more.first.clone());

@@ -49,6 +49,7 @@ pub(super) fn bytes(bytes: f64) -> String {
 /// Three digits, or all of those before the point.
 pub(super) fn digits(number: f64) -> String {
     match number {
+        number if number > 0.0 && number < 0.9995 => format!("{number:.3}"),
         number if number < 9.995 => format!("{number:.2}"),
         number if number < 99.95 => format!("{number:.1}"),
         number => format!("{number:.0}"),
@@ -71,6 +72,7 @@ mod tests {
         }
         for (millis, text) in [
             (0.0, "0.00 µs"),
+            (0.000_123, "0.123 µs"),
             (0.0123, "12.3 µs"),
             (0.9999, "1.00 ms"),
             (123.4, "123 ms"),

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use afcgi_interop::fake::{Fake, end, next_request, response, values, write};
 use afcgi_interop::raw::{self, Record, kind, record};
@@ -253,17 +254,20 @@ async fn aborts() {
     );
     assert_eq!(ran.number("/abort_latency/count"), 60);
 
-    // Some of them, chosen by the seed.
+    // Some of them, chosen by the seed. All have been sent long before the first is answered.
     let app = Fake::start(|mut socket, _| async move {
+        let mut ids = Vec::new();
         while let Some(Record { kind, id, .. }) = raw::read(&mut socket).await {
             match kind {
                 kind::GET_VALUES => write(&mut socket, &values(true)).await,
-                kind::STDIN => {
-                    tokio::time::sleep(std::time::Duration::from_millis(30)).await;
+                kind::STDIN => ids.push(id),
+                _ => {}
+            }
+            if ids.len() == 20 {
+                tokio::time::sleep(Duration::from_millis(700)).await;
+                for id in ids.drain(..) {
                     write(&mut socket, &response(id, "Hello\n")).await;
                 }
-                kind::ABORT_REQUEST => write(&mut socket, &end(id, 0)).await,
-                _ => {}
             }
         }
     })
@@ -272,7 +276,7 @@ async fn aborts() {
         "-n",
         "20",
         "-m",
-        "1",
+        "20",
         "--abort-after",
         "2ms",
         "--aborts",

@@ -31,8 +31,13 @@ impl Completions {
     ///
     /// # Errors
     /// If standard output cannot be written to. That nobody reads on is no error.
-    pub fn run(self, mut command: clap::Command) -> io::Result<()> {
+    pub fn run(self, command: clap::Command) -> io::Result<()> {
         let mut text = Vec::new();
+        // Hidden subcommands would be offered.
+        let shown = command.get_subcommands().filter(|it| !it.is_hide_set());
+        let mut command = clap::Command::new(command.get_name().to_owned())
+            .version(env!("CARGO_PKG_VERSION"))
+            .subcommands(shown.cloned());
         let name = command.get_name().to_owned();
         clap_complete::generate(self.shell, &mut command, name, &mut text);
         match io::stdout().write_all(&text) {

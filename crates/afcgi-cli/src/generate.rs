@@ -35,11 +35,10 @@ impl Completions {
         let mut text = Vec::new();
         // Hidden subcommands would be offered.
         let shown = command.get_subcommands().filter(|it| !it.is_hide_set());
-        let mut command = clap::Command::new(command.get_name().to_owned())
+        let mut command = clap::Command::new("afcgi")
             .version(env!("CARGO_PKG_VERSION"))
             .subcommands(shown.cloned());
-        let name = command.get_name().to_owned();
-        clap_complete::generate(self.shell, &mut command, name, &mut text);
+        clap_complete::generate(self.shell, &mut command, "afcgi", &mut text);
         match io::stdout().write_all(&text) {
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
             written => written,

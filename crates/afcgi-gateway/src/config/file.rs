@@ -10,8 +10,8 @@ use toml::Spanned;
 use super::ConfigError;
 use super::meaning::Position;
 use super::values::{Mode, Patience, Size, Span, Text};
-use crate::gateway::access::Network;
-use crate::logging::LogFormat;
+use crate::access::Network;
+use crate::config::LogFormat;
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]

@@ -4,6 +4,8 @@
 
 mod file;
 mod meaning;
+mod options;
+mod tls;
 mod values;
 
 use std::collections::BTreeMap;
@@ -16,12 +18,11 @@ use afcgi::Address;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
 
-use super::Arguments;
 use super::access::Network;
 use super::script::Scripts;
-use crate::logging::LogFormat;
 use meaning::folder;
-pub(crate) use values::Mode;
+pub use options::Options;
+pub use values::{LogFormat, Mode};
 
 /// Where to listen unless told otherwise.
 const LISTEN: &str = "127.0.0.1:8888";
@@ -33,9 +34,9 @@ const EMBEDDED: usize = 65_536;
 /// The default of `collect_body` where there are scripts.
 const COLLECT_BODY: u64 = 1 << 20;
 
-/// Everything that can be configured.
+/// What a gateway is to do: everything that can be configured, checked.
 #[derive(Debug)]
-pub(crate) struct Settings {
+pub struct Settings {
     pub(crate) listen: Vec<Address>,
     pub(crate) admin: Option<Address>,
     /// Permission bits of unix sockets; `None`: as the umask makes them.
@@ -216,7 +217,7 @@ pub(crate) struct HeaderRules {
 
 /// Why the configuration cannot be used.
 #[derive(Debug)]
-pub(crate) struct ConfigError(String);
+pub struct ConfigError(String);
 
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -233,9 +234,12 @@ impl ConfigError {
 }
 
 impl Settings {
-    /// Reads the configuration file, if there is one, and adds what the command line says.
-    pub(crate) fn load(arguments: &Arguments) -> Result<Self, ConfigError> {
-        let mut settings = match &arguments.config {
+    /// Reads the configuration file, if there is one, and adds what the options say.
+    ///
+    /// Fails where something cannot be right, and says where it stands and what would be. Certificates are not looked at: see
+    /// [`check`](Self::check).
+    pub fn load(options: &Options) -> Result<Self, ConfigError> {
+        let mut settings = match &options.config {
             None => Self::read(Path::new(""), "")?,
             Some(path) => {
                 let text = std::fs::read_to_string(path)
@@ -243,7 +247,7 @@ impl Settings {
                 Self::read(path, &text)?
             }
         };
-        settings.add(arguments)?;
+        settings.add(options)?;
         if settings.routes.is_empty() {
             return Err(ConfigError::new(
                 "nothing to serve: name the address of an application (such as 127.0.0.1:5000 or unix:/run/php/php-fpm.sock), \
@@ -252,6 +256,21 @@ impl Settings {
         }
         settings.finish();
         Ok(settings)
+    }
+
+    /// Looks whether the certificate and its key can be used.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        self.certificate().map(drop)
+    }
+
+    /// Reads the certificate and its key, if there are any.
+    pub(crate) fn certificate(&self) -> Result<Option<Arc<rustls::ServerConfig>>, ConfigError> {
+        self.tls.as_ref().map(tls::load).transpose()
+    }
+
+    /// How the access log is written, and whatever else the program says.
+    pub fn log_format(&self) -> LogFormat {
+        self.log_format
     }
 
     /// One application, whose responses may be silent for as long as they like.
@@ -280,34 +299,34 @@ impl Settings {
         }
     }
 
-    /// What the command line says goes before what the file says.
-    fn add(&mut self, arguments: &Arguments) -> Result<(), ConfigError> {
-        if !arguments.listen.is_empty() {
-            self.listen.clone_from(&arguments.listen);
+    /// What the options say goes before what the file says.
+    fn add(&mut self, options: &Options) -> Result<(), ConfigError> {
+        if !options.listen.is_empty() {
+            self.listen.clone_from(&options.listen);
         }
         if self.listen.is_empty() {
             self.listen.extend(LISTEN.parse::<Address>());
         }
-        if let Some(admin) = &arguments.admin {
+        if let Some(admin) = &options.admin {
             self.admin = Some(admin.clone());
         }
-        if let Some(mode) = arguments.socket_mode {
-            self.socket_mode = Some(mode.0);
+        if let Some(mode) = options.socket_mode {
+            self.socket_mode = Some(mode.bits());
         }
-        if let Some(log) = &arguments.access_log {
+        if let Some(log) = &options.access_log {
             self.access_log = Some(log.clone());
         }
-        if let Some(format) = arguments.log_format {
+        if let Some(format) = options.log_format {
             self.log_format = format;
         }
-        self.trusted.extend(&arguments.trusted_proxies);
-        if let (Some(cert), Some(key)) = (&arguments.tls_cert, &arguments.tls_key) {
+        self.trusted.extend(&options.trusted_proxies);
+        if let Some((cert, key)) = &options.tls {
             self.tls = Some(Tls {
                 cert: cert.clone(),
                 key: key.clone(),
             });
         }
-        if arguments.addresses.is_empty() && arguments.root.is_none() {
+        if options.addresses.is_empty() && options.root.is_none() {
             return Ok(());
         }
         if self
@@ -319,12 +338,12 @@ impl Settings {
                 "the configuration file has a route for every path already: leave the addresses and --root out, or give that route a path",
             ));
         }
-        let upstream = (!arguments.addresses.is_empty()).then(|| {
-            let upstream = Upstream::new(arguments.addresses.clone());
+        let upstream = (!options.addresses.is_empty()).then(|| {
+            let upstream = Upstream::new(options.addresses.clone());
             self.upstreams.insert(COMMAND_LINE.to_owned(), upstream);
             COMMAND_LINE.to_owned()
         });
-        let files = match &arguments.root {
+        let files = match &options.root {
             None => None,
             Some(root) => Some(Files {
                 root: folder(root).map_err(|why| ConfigError(format!("--root {why}")))?,

@@ -32,7 +32,7 @@ use super::heads::Heads;
 use super::http2::{self, Budget, Refused};
 use super::interim::{Hinted, Hints};
 use super::log;
-use super::serve::{Ends, Gateway, serve};
+use super::serve::{Ends, Shared, serve};
 use super::stream::Stream;
 
 /// What HTTP/2 begins with (RFC 9113 section 3.4), and no request of HTTP/1.1 does.
@@ -67,26 +67,26 @@ impl Http {
 
 /// Serves a client until it leaves, or is to.
 pub(crate) async fn connection(
-    gateway: Arc<Gateway>,
+    shared: Arc<Shared>,
     stream: Stream,
     peer: Option<SocketAddr>,
     _place: OwnedSemaphorePermit,
     stop: CancellationToken,
 ) {
-    let _open = gateway.metrics.open();
-    if let Err(error) = serve_client(gateway, stream, peer, stop).await {
+    let _open = shared.metrics.open();
+    if let Err(error) = serve_client(shared, stream, peer, stop).await {
         tracing::debug!(%error, "a connection of a client broke off");
     }
 }
 
 async fn serve_client(
-    gateway: Arc<Gateway>,
+    shared: Arc<Shared>,
     stream: Stream,
     peer: Option<SocketAddr>,
     stop: CancellationToken,
 ) -> Result<(), BoxError> {
-    let tls = gateway.tls.load_full();
-    let limits = gateway.site.load().settings.limits;
+    let tls = shared.tls.load_full();
+    let limits = shared.site.load().settings.limits;
     stream.set_nodelay(true)?;
     let ends = Ends {
         peer,
@@ -95,16 +95,16 @@ async fn serve_client(
     };
     let activity = Arc::new(Activity::default());
     let refused = {
-        let gateway = Arc::clone(&gateway);
+        let shared = Arc::clone(&shared);
         move |status, line: &[u8]| {
-            let log = gateway.site.load().log.clone();
-            log::refused(log, &gateway.metrics, access::name(peer), (status, line));
+            let log = shared.site.load().log.clone();
+            log::refused(log, &shared.metrics, access::name(peer), (status, line));
         }
     };
     let about = About {
         activity: &activity,
         limits,
-        budget: Arc::clone(&gateway.metrics.responses),
+        budget: Arc::clone(&shared.metrics.responses),
         refused: &refused,
         stop: stop.clone(),
     };
@@ -112,7 +112,7 @@ async fn serve_client(
         let activity = Arc::clone(&activity);
         move |request| {
             let busy = Busy::new(&activity);
-            serve(Arc::clone(&gateway), ends, busy, request)
+            serve(Arc::clone(&shared), ends, busy, request)
         }
     };
     match tls {

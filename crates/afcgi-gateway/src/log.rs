@@ -17,7 +17,7 @@ use tracing_appender::non_blocking::{NonBlocking, WorkerGuard};
 use super::connection::Busy;
 use super::metrics::{Active, Metrics};
 use super::site::Upstream;
-use crate::logging::LogFormat;
+use crate::config::LogFormat;
 
 /// The status that is logged of a request whose client left before there was a response.
 const LEFT: u16 = 499;

@@ -30,7 +30,7 @@ use super::site::{Route, Site};
 use super::upgrade::Offer;
 
 /// What all connections share.
-pub(crate) struct Gateway {
+pub(crate) struct Shared {
     pub(crate) site: ArcSwap<Site>,
     pub(crate) tls: ArcSwapOption<rustls::ServerConfig>,
     pub(crate) metrics: Arc<Metrics>,
@@ -38,7 +38,7 @@ pub(crate) struct Gateway {
     pub(crate) tasks: TaskTracker,
 }
 
-impl Gateway {
+impl Shared {
     pub(crate) fn new(site: Site, tls: Option<Arc<rustls::ServerConfig>>) -> Self {
         Self {
             site: ArcSwap::from_pointee(site),
@@ -59,21 +59,21 @@ pub(crate) struct Ends {
 
 /// Answers a request.
 pub(crate) async fn serve(
-    gateway: Arc<Gateway>,
+    shared: Arc<Shared>,
     ends: Ends,
     busy: Busy,
     request: Request<Incoming>,
 ) -> Response<Logged> {
-    let site = gateway.site.load_full();
+    let site = shared.site.load_full();
     let most = site.settings.limits.requests;
-    let (active, over) = gateway.metrics.begin(most);
+    let (active, over) = shared.metrics.begin(most);
     let (parts, body) = request.into_parts();
     let is_old = parts.version <= Version::HTTP_11;
     let is_head = parts.method == Method::HEAD;
     let mut entry = Box::new(Entry::new(
         &parts,
         site.log.clone(),
-        Arc::clone(&gateway.metrics),
+        Arc::clone(&shared.metrics),
         (active, busy),
     ));
     let answer = if over {
@@ -115,7 +115,7 @@ pub(crate) async fn serve(
         None => Some(entry),
         Some((offer, tunnel)) => {
             // It is logged when the tunnel is closed.
-            gateway.tasks.spawn(offer.join(*tunnel, entry));
+            shared.tasks.spawn(offer.join(*tunnel, entry));
             None
         }
     };

@@ -14,7 +14,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::connection::connection;
-use super::serve::Gateway;
+use super::serve::Shared;
 use super::stream::Listener;
 
 /// Connections that wait to be accepted.
@@ -93,7 +93,7 @@ fn bind_one(address: SocketAddr) -> io::Result<TcpListener> {
 
 /// Accepts connections until it is told to stop.
 pub(crate) async fn accept(
-    gateway: Arc<Gateway>,
+    shared: Arc<Shared>,
     listener: Listener,
     places: Arc<Semaphore>,
     stop: CancellationToken,
@@ -122,9 +122,9 @@ pub(crate) async fn accept(
         };
         match accepted {
             Ok((stream, peer, place)) => {
-                let serving = Arc::clone(&gateway);
+                let serving = Arc::clone(&shared);
                 let connection = connection(serving, stream, peer, place, stop.clone());
-                gateway.tasks.spawn(connection);
+                shared.tasks.spawn(connection);
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot accept connections for a moment");

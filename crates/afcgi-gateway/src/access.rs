@@ -12,7 +12,7 @@ use ipnet::IpNet;
 
 /// Clients that are told by where they connect from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Network {
+pub enum Network {
     /// One address or a network of them.
     Ip(IpNet),
     /// Whoever connects to a unix socket.
@@ -21,7 +21,7 @@ pub(crate) enum Network {
 
 /// Why a text is no [`Network`].
 #[derive(Debug)]
-pub(crate) struct NetworkError(String);
+pub struct NetworkError(String);
 
 impl fmt::Display for NetworkError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

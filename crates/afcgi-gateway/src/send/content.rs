@@ -15,7 +15,7 @@ use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use tokio::task::JoinHandle;
 
-use crate::gateway::body::BoxError;
+use crate::body::BoxError;
 
 /// Bytes that are read at a time.
 const PIECE: u64 = 64 << 10;

@@ -10,15 +10,15 @@ use tokio_util::sync::CancellationToken;
 
 use super::body::Incoming;
 use super::connection::{About, Activity, Busy, Http, serve_http};
-use super::serve::Gateway;
+use super::serve::Shared;
 use super::stream::{Listener, Stream};
 
 /// Answers until the program ends, also while it drains.
-pub(crate) async fn run(gateway: Arc<Gateway>, listener: Listener, draining: CancellationToken) {
+pub(crate) async fn run(shared: Arc<Shared>, listener: Listener, draining: CancellationToken) {
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
-                tokio::spawn(connection(Arc::clone(&gateway), stream, draining.clone()));
+                tokio::spawn(connection(Arc::clone(&shared), stream, draining.clone()));
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot accept connections on the admin address");
@@ -28,12 +28,12 @@ pub(crate) async fn run(gateway: Arc<Gateway>, listener: Listener, draining: Can
     }
 }
 
-async fn connection(gateway: Arc<Gateway>, stream: Stream, draining: CancellationToken) {
-    let limits = gateway.site.load().settings.limits;
+async fn connection(shared: Arc<Shared>, stream: Stream, draining: CancellationToken) {
+    let limits = shared.site.load().settings.limits;
     let activity = Arc::new(Activity::default());
     let service = |request: Request<Incoming>| {
         let _busy = Busy::new(&activity);
-        let response = answer(&gateway, &request, draining.is_cancelled());
+        let response = answer(&shared, &request, draining.is_cancelled());
         async { response }
     };
     // Whoever asks will ask again.
@@ -41,18 +41,18 @@ async fn connection(gateway: Arc<Gateway>, stream: Stream, draining: Cancellatio
     let about = About {
         activity: &activity,
         limits,
-        budget: Arc::clone(&gateway.metrics.responses),
+        budget: Arc::clone(&shared.metrics.responses),
         refused: &|_, _| (),
         stop,
     };
     let _ = serve_http(stream, Http::One, service, about).await;
 }
 
-fn answer(gateway: &Gateway, request: &Request<Incoming>, draining: bool) -> Response<Full<Bytes>> {
-    let site = gateway.site.load();
+fn answer(shared: &Shared, request: &Request<Incoming>, draining: bool) -> Response<Full<Bytes>> {
+    let site = shared.site.load();
     let (status, text) = match (request.method(), request.uri().path()) {
         (&Method::GET | &Method::HEAD, "/metrics") => {
-            (StatusCode::OK, gateway.metrics.render(&site))
+            (StatusCode::OK, shared.metrics.render(&site))
         }
         (&Method::GET | &Method::HEAD, "/health") if draining => {
             (StatusCode::SERVICE_UNAVAILABLE, "draining\n".to_owned())

@@ -73,7 +73,7 @@ impl Settings {
         Ok(Self {
             listen: listen.into_iter().map(|address| address.0).collect(),
             admin: file.admin.map(|address| address.0),
-            socket_mode: file.socket_mode.map(|mode| mode.0.0),
+            socket_mode: file.socket_mode.map(|mode| mode.0.bits()),
             tls: file.tls.map(|tls| Tls {
                 cert: tls.cert,
                 key: tls.key,

@@ -404,10 +404,9 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
-    use crate::gateway::body::text;
+    use crate::body::text;
 
-    type Service =
-        fn(Request<Incoming>) -> std::future::Ready<Response<crate::gateway::body::Body>>;
+    type Service = fn(Request<Incoming>) -> std::future::Ready<Response<crate::body::Body>>;
 
     const SERVICE: Service = |_| std::future::ready(text(http::StatusCode::OK));
 

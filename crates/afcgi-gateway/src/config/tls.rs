@@ -8,7 +8,7 @@ use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-use super::config::{ConfigError, Tls};
+use super::{ConfigError, Tls};
 
 /// Reads a certificate, with those that lead to its issuer, and its key.
 pub(crate) fn load(tls: &Tls) -> Result<Arc<ServerConfig>, ConfigError> {

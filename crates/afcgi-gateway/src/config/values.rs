@@ -75,7 +75,14 @@ impl FromStr for Patience {
 
 /// Permission bits of a file, in octal: `660`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Mode(pub(crate) u32);
+pub struct Mode(u32);
+
+impl Mode {
+    /// The bits, as `chmod` takes them.
+    pub fn bits(self) -> u32 {
+        self.0
+    }
+}
 
 impl FromStr for Mode {
     type Err = String;
@@ -86,6 +93,31 @@ impl FromStr for Mode {
             Ok(mode @ 0..=0o777) if digits => Ok(Self(mode)),
             _ => Err(format!(
                 "`{}` is no mode: expected permission bits in octal, such as \"660\"",
+                text.escape_debug()
+            )),
+        }
+    }
+}
+
+/// How a log is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Lines for people.
+    #[default]
+    Text,
+    /// A JSON object on each line.
+    Json,
+}
+
+impl FromStr for LogFormat {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "text" => Ok(Self::Text),
+            "json" => Ok(Self::Json),
+            _ => Err(format!(
+                "`{}` is no format of a log: expected \"text\" or \"json\"",
                 text.escape_debug()
             )),
         }

@@ -1,0 +1,49 @@
+//! A web server in front of FastCGI applications: HTTP/1.1 and HTTP/2 in, FastCGI by [`afcgi::client`] out.
+//!
+//! It has routes, files, TLS, authorizers, filters, WebSockets, an access log, metrics and reloads. The program `afcgi gateway`
+//! is this library with a command line and signals, and `docs/gateway.md` tells what all of it does. Another program may have
+//! it inside: [`embedded`] is the gateway in front of one application, [`Gateway`] is all that can be configured.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! use afcgi_gateway::{Gateway, Options, Settings};
+//!
+//! let mut options = Options::default();
+//! options.config = Some("gateway.toml".into());
+//! let mut gateway = Gateway::start(Settings::load(&options)?)?;
+//! tokio::signal::ctrl_c().await?;
+//! gateway.stop().await;
+//! # Ok(())
+//! # }
+//! ```
+
+#![forbid(unsafe_code)]
+
+mod access;
+mod admin;
+mod ask;
+mod body;
+mod config;
+mod connection;
+mod ending;
+mod files;
+mod filter;
+mod gateway;
+mod heads;
+mod http2;
+mod interim;
+mod listen;
+mod log;
+mod metrics;
+mod outgoing;
+mod path;
+mod script;
+mod send;
+mod serve;
+mod site;
+mod stream;
+mod upgrade;
+
+pub use access::{Network, NetworkError};
+pub use config::{ConfigError, LogFormat, Mode, Options, Settings};
+pub use gateway::{Gateway, embedded};

@@ -8,17 +8,15 @@ use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use tokio_util::sync::CancellationToken;
 
-use super::body::Incoming;
-use super::connection::{About, Activity, Busy, Http, serve_http};
-use super::serve::Shared;
-use super::stream::{Listener, Stream};
+use crate::front::{Busy, ClientIo, Incoming, Listener, Socket, Terms, serve_http1};
+use crate::shared::Shared;
 
 /// Answers until the program ends, also while it drains.
 pub(crate) async fn run(shared: Arc<Shared>, listener: Listener, draining: CancellationToken) {
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => {
-                tokio::spawn(connection(Arc::clone(&shared), stream, draining.clone()));
+            Ok((socket, _)) => {
+                tokio::spawn(connection(Arc::clone(&shared), socket, draining.clone()));
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot accept connections on the admin address");
@@ -28,9 +26,10 @@ pub(crate) async fn run(shared: Arc<Shared>, listener: Listener, draining: Cance
     }
 }
 
-async fn connection(shared: Arc<Shared>, stream: Stream, draining: CancellationToken) {
+async fn connection(shared: Arc<Shared>, mut socket: Socket, draining: CancellationToken) {
     let limits = shared.site.load().settings.limits;
-    let activity = Arc::new(Activity::default());
+    socket.set_send_timeout(limits.send_timeout);
+    let activity = Arc::clone(socket.activity());
     let service = |request: Request<Incoming>| {
         let _busy = Busy::new(&activity);
         let response = answer(&shared, &request, draining.is_cancelled());
@@ -38,21 +37,24 @@ async fn connection(shared: Arc<Shared>, stream: Stream, draining: CancellationT
     };
     // Whoever asks will ask again.
     let stop = CancellationToken::new();
-    let about = About {
-        activity: &activity,
+    let terms = Terms {
         limits,
-        budget: Arc::clone(&shared.metrics.responses),
+        budget: Arc::clone(&shared.budget),
         refused: &|_, _| (),
+        tidy: |_| (),
         stop,
     };
-    let _ = serve_http(stream, Http::One, service, about).await;
+    let _ = serve_http1(ClientIo::from(socket), &activity, service, terms).await;
 }
 
 fn answer(shared: &Shared, request: &Request<Incoming>, draining: bool) -> Response<Full<Bytes>> {
     let site = shared.site.load();
     let (status, text) = match (request.method(), request.uri().path()) {
         (&Method::GET | &Method::HEAD, "/metrics") => {
-            (StatusCode::OK, shared.metrics.render(&site))
+            let upstreams = site.upstreams.iter();
+            let clients = upstreams.map(|(name, upstream)| (&**name, &upstream.client));
+            let waiting = shared.budget.held();
+            (StatusCode::OK, shared.metrics.render(waiting, clients))
         }
         (&Method::GET | &Method::HEAD, "/health") if draining => {
             (StatusCode::SERVICE_UNAVAILABLE, "draining\n".to_owned())

@@ -11,19 +11,19 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin;
+use crate::client;
 use crate::config::{ConfigError, Settings};
-use crate::listen;
-use crate::serve::Shared;
-use crate::site::Site;
-use crate::stream::Listener;
+use crate::front::{self, Files, Listener};
+use crate::route::Site;
+use crate::shared::Shared;
 
 /// A gateway that serves, until it is [stopped](Self::stop) or dropped: then it takes no more connections.
 pub struct Gateway {
     shared: Arc<Shared>,
     stop: CancellationToken,
-    files: listen::Files,
+    files: Files,
     /// The admin address is there until all is over.
-    _admin_files: listen::Files,
+    _admin_files: Files,
 }
 
 impl std::fmt::Debug for Gateway {
@@ -50,10 +50,10 @@ impl Gateway {
         let (mut files, mut admin_files) = (Vec::new(), Vec::new());
         let mode = settings.socket_mode;
         for address in &settings.listen {
-            listeners.extend(listen::bind(address, mode, &mut files)?);
+            listeners.extend(front::bind(address, mode, &mut files)?);
         }
         if let Some(address) = &settings.admin {
-            admins.extend(listen::bind(address, mode, &mut admin_files)?);
+            admins.extend(front::bind(address, mode, &mut admin_files)?);
         }
         let tls = settings.certificate().map_err(io::Error::other)?;
         let scheme = if tls.is_some() { "https" } else { "http" };
@@ -68,7 +68,7 @@ impl Gateway {
         }
         for listener in listeners {
             tracing::info!("listening on {}", listener.url(scheme));
-            tokio::spawn(listen::accept(
+            tokio::spawn(accept(
                 Arc::clone(&shared),
                 listener,
                 Arc::clone(&places),
@@ -151,12 +151,7 @@ pub fn embedded(
         let site = Site::new(settings, None).map_err(io::Error::other)?;
         let shared = Arc::new(Shared::new(site, None));
         let stop = CancellationToken::new();
-        tokio::spawn(listen::accept(
-            Arc::clone(&shared),
-            listener,
-            places,
-            stop.clone(),
-        ));
+        tokio::spawn(accept(Arc::clone(&shared), listener, places, stop.clone()));
         // What was begun ends with this, also if it is dropped.
         let _stop = stop.clone().drop_guard();
         stopping.wait().await;
@@ -165,6 +160,20 @@ pub fn embedded(
         drain(&shared).await;
         Ok(())
     })
+}
+
+/// Has the clients of a listener served until it is told to stop.
+async fn accept(
+    shared: Arc<Shared>,
+    listener: Listener,
+    places: Arc<Semaphore>,
+    stop: CancellationToken,
+) {
+    let serve = |socket, peer, place| {
+        let connection = client::serve(Arc::clone(&shared), socket, peer, place, stop.clone());
+        shared.tasks.spawn(connection);
+    };
+    front::accept(listener, places, stop.clone(), serve).await;
 }
 
 /// Connections that may be open at a time.

@@ -19,31 +19,17 @@
 
 #![forbid(unsafe_code)]
 
-mod access;
 mod admin;
+mod answer;
 mod ask;
-mod body;
+mod client;
 mod config;
-mod connection;
-mod ending;
-mod files;
-mod filter;
+mod front;
 mod gateway;
-mod heads;
-mod http2;
-mod interim;
-mod listen;
-mod log;
-mod metrics;
-mod outgoing;
-mod path;
-mod script;
-mod send;
-mod serve;
-mod site;
-mod stream;
-mod upgrade;
+mod respond;
+mod route;
+mod say;
+mod shared;
 
-pub use access::{Network, NetworkError};
-pub use config::{ConfigError, LogFormat, Mode, Options, Settings};
+pub use config::{ConfigError, LogFormat, Mode, Network, NetworkError, Options, Settings};
 pub use gateway::{Gateway, embedded};

@@ -1,4 +1,4 @@
-//! The configuration file as it is written, in TOML. What it means is for [`super`] to say.
+//! The configuration file as it is written, in TOML. What it means is for `meaning` to say.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -7,11 +7,10 @@ use afcgi::Address;
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::ConfigError;
-use super::meaning::Position;
-use super::values::{Mode, Patience, Size, Span, Text};
-use crate::access::Network;
-use crate::config::LogFormat;
+use super::error::ConfigError;
+use super::network::Network;
+use super::position::Position;
+use super::values::{LogFormat, Mode, Patience, Size, Span, Text};
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]

@@ -1,95 +1,71 @@
 //! What the file means: its sections checked, and made what the gateway works with. An error names line and column.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
 use toml::Spanned;
 
-use super::{
-    ConfigError, Files, HeaderRules, Host, Limits, Route, Settings, Tls, Try, Upstream, file,
-    values,
-};
+use super::error::ConfigError;
+use super::position::Position;
+use super::settings::{Files, HeaderRules, Host, Limits, Route, Settings, Tls, Try, Upstream};
+use super::{file, values};
 
-/// Tells byte offsets as line and column.
-pub(super) struct Position<'a> {
-    path: &'a Path,
-    text: &'a str,
-}
-
-impl Position<'_> {
-    pub(super) fn error(&self, offset: usize, message: impl fmt::Display) -> ConfigError {
-        let before = self.text.get(..offset).unwrap_or(self.text);
-        let line = before.matches('\n').count() + 1;
-        let start = before.rfind('\n').map_or(0, |at| at + 1);
-        let column = before[start..].chars().count() + 1;
-        let path = self.path.display();
-        ConfigError(format!("{path}:{line}:{column}: {message}"))
+/// Reads the text of a file at a path.
+pub(super) fn read(path: &Path, text: &str) -> Result<Settings, ConfigError> {
+    let position = Position { path, text };
+    let file = file::parse(text, &position)?;
+    if let Some(listen) = &file.listen
+        && listen.get_ref().is_empty()
+    {
+        return Err(position.at(
+            listen,
+            "`listen` is empty: expected addresses, such as [\"127.0.0.1:8888\"]",
+        ));
     }
-
-    fn at<T>(&self, spanned: &Spanned<T>, message: impl fmt::Display) -> ConfigError {
-        self.error(spanned.span().start, message)
+    let listen = file.listen.map(Spanned::into_inner).unwrap_or_default();
+    let limits = limits(&file.limits, &position)?;
+    let mut upstreams = BTreeMap::new();
+    for (name, upstream) in file.upstream {
+        let made = upstream_of(upstream.get_ref(), &position)?;
+        upstreams.insert(name, made);
     }
-}
-impl Settings {
-    /// Reads the text of a file at a path.
-    pub(super) fn read(path: &Path, text: &str) -> Result<Self, ConfigError> {
-        let position = Position { path, text };
-        let file = file::parse(text, &position)?;
-        if let Some(listen) = &file.listen
-            && listen.get_ref().is_empty()
+    let mut routes: Vec<Route> = Vec::new();
+    for route in &file.route {
+        let made = route_of(route, &upstreams, &position)?;
+        if routes
+            .iter()
+            .any(|other| other.path == made.path && other.overlaps(&made))
         {
-            return Err(position.at(
-                listen,
-                "`listen` is empty: expected addresses, such as [\"127.0.0.1:8888\"]",
-            ));
+            let path = match &*made.path {
+                "" => "/",
+                path => path,
+            };
+            let message = format!("there is a route for the path `{path}` of this host already");
+            return Err(position.at(route, message));
         }
-        let listen = file.listen.map(Spanned::into_inner).unwrap_or_default();
-        let limits = limits(&file.limits, &position)?;
-        let mut upstreams = BTreeMap::new();
-        for (name, upstream) in file.upstream {
-            let made = upstream_of(upstream.get_ref(), &position)?;
-            upstreams.insert(name, made);
-        }
-        let mut routes: Vec<Route> = Vec::new();
-        for route in &file.route {
-            let made = route_of(route, &upstreams, &position)?;
-            if routes
-                .iter()
-                .any(|other| other.path == made.path && other.overlaps(&made))
-            {
-                let path = match &*made.path {
-                    "" => "/",
-                    path => path,
-                };
-                let message =
-                    format!("there is a route for the path `{path}` of this host already");
-                return Err(position.at(route, message));
-            }
-            routes.push(made);
-        }
-        Ok(Self {
-            listen: listen.into_iter().map(|address| address.0).collect(),
-            admin: file.admin.map(|address| address.0),
-            socket_mode: file.socket_mode.map(|mode| mode.0.bits()),
-            tls: file.tls.map(|tls| Tls {
-                cert: tls.cert,
-                key: tls.key,
-            }),
-            access_log: file.access_log,
-            log_format: file.log_format.map(|format| format.0).unwrap_or_default(),
-            trusted: file
-                .trusted_proxies
-                .into_iter()
-                .map(|network| network.0)
-                .collect(),
-            limits,
-            upstreams,
-            routes,
-        })
+        routes.push(made);
     }
+    Ok(Settings {
+        listen: listen.into_iter().map(|address| address.0).collect(),
+        admin: file.admin.map(|address| address.0),
+        socket_mode: file.socket_mode.map(|mode| mode.0.bits()),
+        tls: file.tls.map(|tls| Tls {
+            cert: tls.cert,
+            key: tls.key,
+        }),
+        access_log: file.access_log,
+        log_format: file.log_format.map(|format| format.0).unwrap_or_default(),
+        trusted: file
+            .trusted_proxies
+            .into_iter()
+            .map(|network| network.0)
+            .collect(),
+        limits,
+        upstreams,
+        routes,
+    })
 }
 
 /// A folder that exists, in full: what is in it is compared with it.
@@ -421,9 +397,7 @@ mod tests {
     use super::*;
 
     fn error(text: &str) -> String {
-        Settings::read(Path::new("a.toml"), text)
-            .unwrap_err()
-            .to_string()
+        read(Path::new("a.toml"), text).unwrap_err().to_string()
     }
 
     #[test]
@@ -514,42 +488,5 @@ mod tests {
             );
             assert!(error.contains(words), "{text}: {error}");
         }
-    }
-
-    #[test]
-    fn the_more_exact_route_goes_first() {
-        let text = r#"
-            [upstream.a]
-            addresses = [":1"]
-            [[route]]
-            upstream = "a"
-            [[route]]
-            upstream = "a"
-            path = "/a/"
-            [[route]]
-            upstream = "a"
-            hosts = ["*.example.org"]
-            [[route]]
-            upstream = "a"
-            hosts = ["www.example.org"]
-        "#;
-        let mut settings = Settings::read(Path::new(""), text).unwrap();
-        settings.finish();
-        let order: Vec<_> = settings
-            .routes
-            .iter()
-            .map(|route| (route.hosts.clone(), &*route.path))
-            .collect();
-        let exact = Host::Exact("www.example.org".into());
-        let below = Host::Below(".example.org".into());
-        assert_eq!(
-            order,
-            [
-                (vec![exact], ""),
-                (vec![below], ""),
-                (vec![], "/a"),
-                (vec![], "")
-            ]
-        );
     }
 }

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use afcgi::Address;
 
+use super::network::Network;
 use super::values::{LogFormat, Mode};
-use crate::access::Network;
 
 /// Where the configuration is, and what goes before it. An empty one serves nothing: it takes an application, a root or a file.
 #[derive(Clone, Debug, Default)]

@@ -8,10 +8,11 @@ use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-use super::{ConfigError, Tls};
+use super::error::ConfigError;
+use super::settings::Tls;
 
 /// Reads a certificate, with those that lead to its issuer, and its key.
-pub(crate) fn load(tls: &Tls) -> Result<Arc<ServerConfig>, ConfigError> {
+pub(super) fn load(tls: &Tls) -> Result<Arc<ServerConfig>, ConfigError> {
     let failed = |path: &Path, what: &str, error: &dyn std::fmt::Display| {
         ConfigError::new(format!(
             "{}: {error}: expected {what} in PEM",

@@ -37,6 +37,9 @@ where
     }
 }
 
+/// The longest duration, a hundred years: a time that is further away cannot be told by every clock.
+const LONGEST: Duration = Duration::from_secs(36_525 * 24 * 60 * 60);
+
 /// A duration, such as `10s` or `1m 30s`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Span(pub(crate) Duration);
@@ -46,6 +49,10 @@ impl FromStr for Span {
 
     fn from_str(text: &str) -> Result<Self, String> {
         match humantime::parse_duration(text) {
+            Ok(duration) if duration > LONGEST => Err(format!(
+                "`{}` is too long: expected 100 years at most",
+                text.escape_debug()
+            )),
             Ok(duration) if !duration.is_zero() => Ok(Self(duration)),
             _ => Err(format!(
                 "`{}` is no duration: expected a number with a unit and not 0, such as \"500ms\", \"10s\" or \"5m\"",
@@ -192,6 +199,9 @@ mod tests {
         for bad in ["", "0s", "5", "never"] {
             assert!(bad.parse::<Span>().is_err(), "{bad}");
         }
+        assert_eq!("36525d".parse(), Ok(Span(LONGEST)));
+        let error = "36525d 1s".parse::<Span>().unwrap_err();
+        assert!(error.contains("100 years"), "{error}");
         assert_eq!("0660".parse(), Ok(Mode(0o660)));
         for bad in ["", "8", "1000", "+7", "rw"] {
             assert!(bad.parse::<Mode>().is_err(), "{bad}");

@@ -109,7 +109,7 @@ impl Gateway {
             || old.limits.connections != settings.limits.connections
         {
             tracing::warn!(
-                "`listen`, `admin`, `socket_mode`, `log_format` and `limits.connections` stay as they were until the next start"
+                "`listen`, `admin`, `socket_mode`, `log_format` and `limits.connections` keep their old values until the next start"
             );
         }
         settings.log_format = old.log_format;

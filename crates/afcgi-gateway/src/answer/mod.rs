@@ -44,10 +44,7 @@ pub(crate) async fn answer(
     let mut ongoing = Box::new(Ongoing::new(&parts, entry, busy));
     if over {
         ongoing.entry.remote = access::name(ends.peer);
-        tracing::warn!(
-            requests = most,
-            "too many requests at a time: one more is refused"
-        );
+        tracing::warn!(requests = most, "too many requests at a time: refused one");
         return finish(Err(too_many()), None, ongoing, &shared.tasks);
     }
     let mut exchange = Exchange {

@@ -59,7 +59,7 @@ pub(crate) async fn ask(
         }
         (_, Some(offer)) if offer.is_misled_by(response.status()) => {
             tracing::error!(upstream = %upstream.name, path = %path.escape_debug(), status = response.status().as_u16(),
-                "the application neither opened the tunnel that it was asked for nor refused");
+                "the application neither opened nor refused the requested tunnel");
             Err(refuse(StatusCode::BAD_GATEWAY))
         }
         _ => Ok(response.map(boxed).into()),
@@ -83,7 +83,7 @@ async fn in_place(
             .get("x-accel-redirect")
             .or(answered.headers.get("x-sendfile"));
         let wanted = field.map_or_else(String::new, |value| escape(value.as_bytes()));
-        tracing::error!(path = %path.escape_debug(), wanted, "the application has a file sent that is not in a folder of `sendfile`");
+        tracing::error!(path = %path.escape_debug(), wanted, "the application asked for a file outside the folders of `sendfile`");
         return Err(refuse(StatusCode::NOT_FOUND));
     };
     if !route.rules.send_scripts && route.scripts.hold_in_a_root(&file) {

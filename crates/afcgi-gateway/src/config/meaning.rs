@@ -42,7 +42,7 @@ pub(super) fn read(path: &Path, text: &str) -> Result<Settings, ConfigError> {
                 "" => "/",
                 path => path,
             };
-            let message = format!("there is a route for the path `{path}` of this host already");
+            let message = format!("this host already has a route for the path `{path}`");
             return Err(position.at(route, message));
         }
         routes.push(made);
@@ -74,7 +74,7 @@ pub(super) fn folder(path: &Path) -> Result<PathBuf, String> {
         .canonicalize()
         .map_err(|error| format!("`{}`: {error}: expected a folder", path.display()))?;
     if !folder.is_dir() {
-        return Err(format!("`{}` is no folder", path.display()));
+        return Err(format!("`{}` is not a folder", path.display()));
     }
     Ok(folder)
 }
@@ -94,7 +94,7 @@ fn limits(file: &file::Limits, position: &Position<'_>) -> Result<Limits, Config
     }
     let count = |name, value: &Option<Spanned<usize>>, default| match value {
         Some(value) if *value.get_ref() == 0 => {
-            Err(position.at(value, format!("`{name}` is 0: expected 1 at least")))
+            Err(position.at(value, format!("`{name}` is 0: expected at least 1")))
         }
         Some(value) => Ok(*value.get_ref()),
         None => Ok(default),
@@ -123,7 +123,7 @@ fn upstream_of(file: &file::Upstream, position: &Position<'_>) -> Result<Upstrea
     if addresses.is_empty() {
         return Err(position.at(
             &file.addresses,
-            "`addresses` is empty: expected one at least, such as [\"127.0.0.1:5000\"]",
+            "`addresses` is empty: expected at least one, such as [\"127.0.0.1:5000\"]",
         ));
     }
     let addresses = addresses.iter().map(|address| address.0.clone()).collect();
@@ -177,8 +177,9 @@ fn route_of(
                 .bytes()
                 .all(|byte| byte.is_ascii_alphanumeric() || b".-_[:]".contains(&byte));
         if !valid {
-            let message =
-                format!("`{text}` is no host: expected a name without a port, or `*.` and a name");
+            let message = format!(
+                "`{text}` is not a host name: expected a name without a port, or `*.` followed by a name"
+            );
             return Err(position.at(host, message));
         }
         route.hosts.push(match wild {
@@ -195,7 +196,7 @@ fn route_of(
             || text.split('/').any(odd)
         {
             let message = format!(
-                "`{text}` is no path: expected one that begins with `/`, decoded, without a query or wildcards"
+                "`{text}` is not a path: expected one that begins with `/`, decoded, without a query or wildcards"
             );
             return Err(position.at(path, message));
         }
@@ -206,8 +207,8 @@ fn route_of(
         false => {
             let names: Vec<_> = upstreams.keys().map(|name| format!("`{name}`")).collect();
             let names = match names.is_empty() {
-                true => "there is none".to_owned(),
-                false => format!("there are {}", names.join(", ")),
+                true => "none is defined".to_owned(),
+                false => format!("defined are {}", names.join(", ")),
             };
             Err(position.at(
                 name,
@@ -222,7 +223,7 @@ fn route_of(
     route.authorizer = file.authorizer.as_ref().map(known).transpose()?;
     route.filter = file.filter.as_ref().map(known).transpose()?;
     if let (Some(filter), None) = (&file.filter, &file.root) {
-        return Err(position.at(filter, "`filter` needs a `root`: files go through it"));
+        return Err(position.at(filter, "`filter` needs a `root`: it filters files"));
     }
     if route.upstream.is_none() && file.root.is_none() {
         return Err(position.at(
@@ -234,7 +235,7 @@ fn route_of(
         if file.root.is_none() && file.sendfile.is_empty() {
             return Err(position.at(
                 send,
-                "`send_scripts` says nothing in a route without `root` and `sendfile`",
+                "`send_scripts` has no effect in a route without `root` and `sendfile`",
             ));
         }
         route.send_scripts = *send.get_ref();
@@ -272,7 +273,7 @@ fn route_of(
     )?;
     for (prefix, root) in &file.sendfile {
         if !prefix.starts_with('/') || !prefix.ends_with('/') {
-            return Err(position.at(root, format!("`{prefix}` of `sendfile` is no prefix: expected one that begins and ends with `/`")));
+            return Err(position.at(root, format!("`{prefix}` of `sendfile` is not a prefix: expected one that begins and ends with `/`")));
         }
         let root = folder(root.get_ref()).map_err(|why| position.at(root, why))?;
         route.sendfile.push((prefix.clone(), root));
@@ -301,7 +302,7 @@ fn files_of(
         {
             return Err(position.at(
                 upstream,
-                format!("`{name}` says nothing in a route without `root`"),
+                format!("`{name}` has no effect in a route without `root`"),
             ));
         }
         return Ok(None);
@@ -319,7 +320,9 @@ fn files_of(
             if !text.starts_with('.') || text.contains('/') || !text.is_ascii() {
                 return Err(position.at(
                     ending,
-                    format!("`{text}` ends no script's name: expected an ending such as `.php`"),
+                    format!(
+                        "`{text}` cannot be the ending of a script: expected one such as `.php`"
+                    ),
                 ));
             }
             if route.upstream.is_none() {
@@ -339,7 +342,7 @@ fn files_of(
         files.index.clear();
         for name in index {
             if name.get_ref().is_empty() || name.get_ref().contains('/') {
-                return Err(position.at(name, "expected the name of a file, such as `index.html`"));
+                return Err(position.at(name, "expected a file name, such as `index.html`"));
             }
             files.index.push(name.get_ref().clone());
         }
@@ -349,10 +352,7 @@ fn files_of(
         for (number, entry) in entries.iter().enumerate() {
             let made = Try::parse(entry.get_ref()).map_err(|why| position.at(entry, why))?;
             if matches!(made, Try::Status(_)) && number + 1 < entries.len() {
-                return Err(position.at(
-                    entry,
-                    "a status ends `try_files`: expected it to be the last",
-                ));
+                return Err(position.at(entry, "a status must be the last entry of `try_files`"));
             }
             files.try_files.push(made);
         }
@@ -369,7 +369,7 @@ fn rules(
         HeaderName::from_bytes(name.get_ref().as_bytes()).map_err(|_| {
             position.at(
                 name,
-                format!("`{}` is no name of a header field", name.get_ref()),
+                format!("`{}` is not the name of a header field", name.get_ref()),
             )
         })
     };
@@ -379,7 +379,7 @@ fn rules(
             position.at(
                 name,
                 format!(
-                    "the value of `{}` may not stand in a header",
+                    "the value of `{}` is not allowed in a header",
                     name.get_ref()
                 ),
             )
@@ -410,7 +410,7 @@ mod tests {
             ("\nlisten = 5", "2:10", "sequence"),
             ("[limits]\nbody = \"1T\"", "2:8", "100M"),
             ("[limits]\nheader = 1", "2:10", "8K"),
-            ("[limits]\nrequests = 0", "2:12", "1 at least"),
+            ("[limits]\nrequests = 0", "2:12", "at least 1"),
             ("[limits]\nresponses = \"1T\"", "2:13", "100M"),
             (
                 "[limits]\nbodies = 1",

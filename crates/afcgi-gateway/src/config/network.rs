@@ -23,7 +23,7 @@ impl fmt::Display for NetworkError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "`{}` is no network: expected an address or a prefix, such as 192.0.2.1, 10.0.0.0/8 or fd00::/8, or `unix`",
+            "`{}` is not a network: expected an address or a network, such as 192.0.2.1, 10.0.0.0/8 or fd00::/8, or `unix`",
             self.0.escape_debug()
         )
     }

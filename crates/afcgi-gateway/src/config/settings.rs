@@ -306,7 +306,7 @@ impl Try {
                     .map(Self::Status)
                     .map_err(|error| error.to_string()),
                 _ => Err(format!(
-                    "`{text}` is no status: expected one such as `=404`"
+                    "`{text}` is not a status: expected one such as `=404`"
                 )),
             };
         }
@@ -318,7 +318,7 @@ impl Try {
                 Ok(Self::Path(text.to_owned()))
             }
             _ => Err(format!(
-                "`{text}` cannot be tried: expected `$uri`, perhaps with something after it such as `$uri/` or `$uri.html`, \
+                "`{text}` cannot be tried: expected `$uri`, with or without a suffix such as `$uri/` or `$uri.html`, \
                  a path such as `/index.php` (the query is kept), or a status such as `=404`"
             )),
         }

@@ -55,7 +55,7 @@ impl FromStr for Span {
             )),
             Ok(duration) if !duration.is_zero() => Ok(Self(duration)),
             _ => Err(format!(
-                "`{}` is no duration: expected a number with a unit and not 0, such as \"500ms\", \"10s\" or \"5m\"",
+                "`{}` is not a duration: expected a number with a unit, above 0, such as \"500ms\", \"10s\" or \"5m\"",
                 text.escape_debug()
             )),
         }
@@ -99,7 +99,7 @@ impl FromStr for Mode {
         match u32::from_str_radix(text, 8) {
             Ok(mode @ 0..=0o777) if digits => Ok(Self(mode)),
             _ => Err(format!(
-                "`{}` is no mode: expected permission bits in octal, such as \"660\"",
+                "`{}` is not a file mode: expected permission bits in octal, such as \"660\"",
                 text.escape_debug()
             )),
         }
@@ -124,7 +124,7 @@ impl FromStr for LogFormat {
             "text" => Ok(Self::Text),
             "json" => Ok(Self::Json),
             _ => Err(format!(
-                "`{}` is no format of a log: expected \"text\" or \"json\"",
+                "`{}` is not a log format: expected \"text\" or \"json\"",
                 text.escape_debug()
             )),
         }
@@ -152,7 +152,7 @@ impl FromStr for Size {
             .map(Self)
             .ok_or_else(|| {
                 format!(
-                    "`{}` is no size: expected a number of bytes, such as 65536, \"64K\", \"100M\" or \"2G\"",
+                    "`{}` is not a size: expected a number of bytes, such as 65536, \"64K\", \"100M\" or \"2G\"",
                     text.escape_debug()
                 )
             })

@@ -33,7 +33,7 @@ pub(crate) fn bind(
     let failed = |error: io::Error| {
         let hint = match error.kind() {
             io::ErrorKind::AddrInUse => {
-                " (another program listens there: stop it, or choose another address with --listen)"
+                " (another program already listens there: stop it, or choose another address with --listen)"
             }
             io::ErrorKind::PermissionDenied => " (ports below 1024 need a permission)",
             _ => "",
@@ -103,7 +103,9 @@ pub(crate) async fn accept(
             let place = match Arc::clone(&places).try_acquire_owned() {
                 Ok(place) => place,
                 Err(_) => {
-                    tracing::warn!("as many connections as may be are open: further ones wait");
+                    tracing::warn!(
+                        "as many connections as may be open are open: further ones wait"
+                    );
                     // It is never closed.
                     Arc::clone(&places)
                         .acquire_owned()
@@ -121,7 +123,7 @@ pub(crate) async fn accept(
         match accepted {
             Ok((socket, peer, place)) => serve(socket, peer, place),
             Err(error) => {
-                tracing::warn!(%error, "cannot accept connections for a moment");
+                tracing::warn!(%error, "cannot accept connections; trying again shortly");
                 tokio::time::sleep(PAUSE).await;
             }
         }

@@ -50,8 +50,8 @@ impl Kind {
 /// Tells why a file is not sent.
 pub(crate) fn refused(file: &Path) {
     let file = file.as_os_str().as_bytes().escape_ascii();
-    tracing::warn!(%file, "a file is not sent, since its name ends as that of a script does and its text may hold \
-        secrets: `send_scripts = true` in its route sends such files");
+    tracing::warn!(%file, "a file is not sent because its name looks like a script, whose text may hold secrets: \
+        `send_scripts = true` in its route sends such files");
 }
 
 /// What is known of scripts in the folders of all routes: a file that one route runs another must not send.

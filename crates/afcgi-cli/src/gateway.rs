@@ -24,7 +24,7 @@ use crate::terminal::Terminal;
 ///   afcgi gateway unix:/run/php/php-fpm.sock --root /srv/app
 ///
 /// The first passes every request to the application at that address. The second serves the files in a folder, runs its
-/// scripts of PHP, and gives everything else to its index.php. The file that --config names can do more.
+/// PHP scripts, and passes everything else to its index.php. The file that --config names can do more.
 #[derive(Clone, Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Arguments {
@@ -34,13 +34,13 @@ pub struct Arguments {
     /// A folder of files, and of scripts in PHP if there is an application
     #[arg(long, value_name = "DIR")]
     root: Option<PathBuf>,
-    /// Where to listen: HOST:PORT, *:PORT, [IPv6]:PORT or unix:PATH; several if you like [default: 127.0.0.1:8888]
+    /// Where to listen: HOST:PORT, *:PORT, [IPv6]:PORT or unix:PATH; may be repeated [default: 127.0.0.1:8888]
     #[arg(long, value_name = "ADDR")]
     listen: Vec<Address>,
-    /// Mode of unix sockets that are listened on, in octal, such as 660 [default: what the umask leaves]
+    /// Mode of the unix sockets it listens on, in octal, such as 660 [default: what the umask leaves]
     #[arg(long, value_name = "MODE")]
     socket_mode: Option<Mode>,
-    /// The certificate to show, and those of its issuers, in PEM
+    /// The certificate, followed by its issuers' certificates, in PEM
     #[arg(long, value_name = "FILE", requires = "tls_key")]
     tls_cert: Option<PathBuf>,
     /// Its private key, in PEM
@@ -49,21 +49,21 @@ pub struct Arguments {
     /// A configuration in TOML: routes, limits and more; read again at SIGHUP
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Check the configuration and leave
+    /// Check the configuration and exit
     #[arg(long)]
     check: bool,
-    /// Where /metrics and /health are: an address that clients should not reach
+    /// Where to serve /metrics and /health: an address that clients should not reach
     #[arg(long, value_name = "ADDR")]
     admin: Option<Address>,
     /// The access log; `-` for standard output
     #[arg(long, value_name = "FILE")]
     access_log: Option<PathBuf>,
-    /// How the access log and what is said on STDERR are written: lines for people, or a JSON object on each line
+    /// The format of the access log and of STDERR: lines for people, or a JSON object on each line
     /// [default: text]
     #[arg(long, value_name = "FORMAT")]
     log_format: Option<LogFormat>,
-    /// A proxy whose X-Forwarded-For and -Proto are believed: an address, a network such as 10.0.0.0/8, or `unix` for whoever
-    /// connects to a unix socket; several if you like
+    /// A proxy whose X-Forwarded-For and -Proto to trust: an address, a network such as 10.0.0.0/8, or `unix` for all clients on
+    /// unix sockets; may be repeated
     #[arg(long = "trusted-proxy", value_name = "NETWORK")]
     trusted_proxies: Vec<Network>,
     /// Threads [default: one per CPU]

@@ -115,14 +115,14 @@ impl Metrics {
             &mut out,
             "connections_total",
             "counter",
-            "Connections of clients that were accepted.",
+            "Connections of clients accepted.",
         );
         line(&mut out, "connections_total", "", number(&self.accepted));
         family(
             &mut out,
             "requests_total",
             "counter",
-            "Requests that are over, by the class of their status.",
+            "Requests that have ended, by the class of their status.",
         );
         let mut total = 0;
         for (class, counter) in self.requests.iter().enumerate().skip(1) {
@@ -140,7 +140,7 @@ impl Metrics {
             &mut out,
             "overloaded_total",
             "counter",
-            "Requests that were refused since there were too many.",
+            "Requests refused because there were too many.",
         );
         line(&mut out, "overloaded_total", "", number(&self.overloaded));
         family(
@@ -230,7 +230,7 @@ fn upstreams<'a>(out: &mut String, clients: impl Iterator<Item = (&'a str, &'a C
         requests "upstream_requests_total" "counter" "Requests to applications.";
         retries "upstream_retries_total" "counter" "How often a request was sent again.";
         refusals "upstream_refusals_total" "counter" "How often an application refused a request.";
-        timeouts "upstream_timeouts_total" "counter" "How often an application did not do something in time.";
+        timeouts "upstream_timeouts_total" "counter" "How often an application was too slow.";
         failures "upstream_failures_total" "counter" "Requests that ended with an error before their response began.";
         aborts "upstream_aborts_total" "counter" "Requests that were given up while the application worked on them.";
         stalls "upstream_stalls_total" "counter" "Requests that kept a connection from being read.";

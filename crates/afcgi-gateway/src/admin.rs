@@ -6,27 +6,37 @@ use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::Full;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
-use crate::front::{Busy, ClientIo, Incoming, Listener, Socket, Terms, serve_http1};
+use crate::front::{self, Busy, ClientIo, Incoming, Listener, Socket, Terms, serve_http1};
 use crate::shared::Shared;
 
-/// Answers until the program ends, also while it drains.
-pub(crate) async fn run(shared: Arc<Shared>, listener: Listener, draining: CancellationToken) {
-    loop {
-        match listener.accept().await {
-            Ok((socket, _)) => {
-                tokio::spawn(connection(Arc::clone(&shared), socket, draining.clone()));
-            }
-            Err(error) => {
-                tracing::warn!(%error, "cannot accept connections on the admin address");
-                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-            }
-        }
-    }
+/// Connections at a time: whoever looks at numbers needs few.
+const CONNECTIONS: usize = 256;
+
+/// Answers until the `end`, also while the gateway drains.
+pub(crate) async fn run(
+    shared: Arc<Shared>,
+    listener: Listener,
+    draining: CancellationToken,
+    end: CancellationToken,
+) {
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let serve = |socket, _, place| {
+        let (shared, draining, end) = (Arc::clone(&shared), draining.clone(), end.clone());
+        tokio::spawn(connection(shared, socket, place, draining, end));
+    };
+    front::accept(listener, places, end.clone(), serve).await;
 }
 
-async fn connection(shared: Arc<Shared>, mut socket: Socket, draining: CancellationToken) {
+async fn connection(
+    shared: Arc<Shared>,
+    mut socket: Socket,
+    _place: OwnedSemaphorePermit,
+    draining: CancellationToken,
+    end: CancellationToken,
+) {
     let limits = shared.site.load().settings.limits;
     socket.set_send_timeout(limits.send_timeout);
     let activity = Arc::clone(socket.activity());
@@ -35,14 +45,13 @@ async fn connection(shared: Arc<Shared>, mut socket: Socket, draining: Cancellat
         let response = answer(&shared, &request, draining.is_cancelled());
         async { response }
     };
-    // Whoever asks will ask again.
-    let stop = CancellationToken::new();
     let terms = Terms {
         limits,
         budget: Arc::clone(&shared.budget),
         refused: &|_, _| (),
         tidy: |_| (),
-        stop,
+        // Whoever asks while the gateway drains will ask again.
+        stop: end,
     };
     let _ = serve_http1(ClientIo::from(socket), &activity, service, terms).await;
 }

@@ -17,12 +17,14 @@ use crate::front::{self, Files, Listener};
 use crate::route::Site;
 use crate::shared::Shared;
 
-/// A gateway that serves, until it is [stopped](Self::stop) or dropped: then it takes no more connections.
+/// A gateway that serves, until it is [stopped](Self::stop) or dropped: then it takes no more connections. The admin address
+/// answers until it is dropped.
 pub struct Gateway {
     shared: Arc<Shared>,
     stop: CancellationToken,
+    /// When the admin address is there no longer.
+    end: CancellationToken,
     files: Files,
-    /// The admin address is there until all is over.
     _admin_files: Files,
 }
 
@@ -37,6 +39,7 @@ impl std::fmt::Debug for Gateway {
 impl Drop for Gateway {
     fn drop(&mut self) {
         self.stop.cancel();
+        self.end.cancel();
     }
 }
 
@@ -61,10 +64,11 @@ impl Gateway {
         let site = Site::new(settings, None).map_err(io::Error::other)?;
         site.begin();
         let shared = Arc::new(Shared::new(site, tls));
-        let stop = CancellationToken::new();
+        let (stop, end) = (CancellationToken::new(), CancellationToken::new());
         for listener in admins {
             tracing::info!("metrics and health on {}", listener.url("http"));
-            tokio::spawn(admin::run(Arc::clone(&shared), listener, stop.clone()));
+            let (shared, stop) = (Arc::clone(&shared), stop.clone());
+            tokio::spawn(admin::run(shared, listener, stop, end.clone()));
         }
         for listener in listeners {
             tracing::info!("listening on {}", listener.url(scheme));
@@ -78,6 +82,7 @@ impl Gateway {
         Ok(Self {
             shared,
             stop,
+            end,
             files,
             _admin_files: admin_files,
         })
@@ -127,7 +132,8 @@ impl Gateway {
 
     /// Takes no more connections, and returns when the requests are over, or after `limits.drain_timeout`: whether they were over.
     ///
-    /// When the future is dropped, no more connections are taken all the same.
+    /// Requests that are not over go on until the runtime ends. When the future is dropped, no more connections are taken all the
+    /// same.
     pub async fn stop(&mut self) -> bool {
         self.files.clear();
         self.stop.cancel();

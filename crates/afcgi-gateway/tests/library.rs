@@ -68,6 +68,38 @@ async fn from_start_to_stop() {
 }
 
 #[tokio::test]
+async fn the_admin_address_is_bounded_and_ends_with_the_gateway() {
+    let (dir, mut options) = site();
+    let path = dir.path().join("admin.sock");
+    options.admin = format!("unix:{}", path.display()).parse().ok();
+    let mut gateway = Gateway::start(Settings::load(&options).unwrap()).unwrap();
+    let mut idle = Vec::new();
+    for _ in 0..256 {
+        idle.push(UnixStream::connect(&path).await.unwrap());
+    }
+    let mut last = UnixStream::connect(&path).await.unwrap();
+    let request = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n";
+    last.write_all(request).await.unwrap();
+    let mut buffer = [0; 1024];
+    let early = tokio::time::timeout(Duration::from_millis(50), last.read(&mut buffer)).await;
+    assert!(early.is_err(), "one too many is served");
+    idle.pop();
+    let answer = async |client: &mut UnixStream| {
+        let mut buffer = [0; 1024];
+        let read = tokio::time::timeout(SOON, client.read(&mut buffer)).await;
+        String::from_utf8_lossy(&buffer[..read.unwrap().unwrap()]).into_owned()
+    };
+    assert!(answer(&mut last).await.ends_with("\r\n\r\nok\n"));
+    // It answers while the gateway drains, and when that is dropped it is gone.
+    assert!(gateway.stop().await);
+    last.write_all(request).await.unwrap();
+    assert!(answer(&mut last).await.ends_with("\r\n\r\ndraining\n"));
+    drop(gateway);
+    assert_eq!(answer(&mut last).await, "");
+    UnixStream::connect(&path).await.unwrap_err();
+}
+
+#[tokio::test]
 async fn a_stop_waits_for_requests_and_their_time() {
     let (dir, mut options) = site();
     // An application that accepts, and says nothing.

@@ -88,7 +88,7 @@ impl Settings {
             .any(|route| route.hosts.is_empty() && route.path.is_empty())
         {
             return Err(ConfigError::new(
-                "the configuration file already has a route for every path: leave out the addresses and --root, or give that route a path",
+                "the configuration file has a route for every path already: leave out the addresses and --root, or give that route a path",
             ));
         }
         let upstream = (!options.addresses.is_empty()).then(|| {

@@ -41,3 +41,64 @@ pub(crate) fn codings(headers: &HeaderMap) -> Result<(), StatusCode> {
         _ => Err(StatusCode::NOT_IMPLEMENTED),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use http::Request;
+
+    use super::*;
+
+    fn parts(uri: &str, version: Version, hosts: &[&str]) -> Parts {
+        let mut request = Request::builder().uri(uri).version(version);
+        for host in hosts {
+            request = request.header(HOST, *host);
+        }
+        request.body(()).unwrap().into_parts().0
+    }
+
+    #[test]
+    fn hosts() {
+        let (old, one, two) = (Version::HTTP_10, Version::HTTP_11, Version::HTTP_2);
+        let bad = Err(StatusCode::BAD_REQUEST);
+        for (uri, version, fields, expected) in [
+            ("/", one, &["Example.ORG:8080"][..], Ok("example.org")),
+            ("/", one, &["example.org."], Ok("example.org")),
+            ("/", one, &["[::1]:80"], Ok("[::1]")),
+            ("/", one, &[""], Ok("")),
+            ("/", one, &[], bad),
+            ("/", old, &[], Ok("")),
+            ("/", one, &["a", "a"], bad),
+            ("/", one, &["a b"], bad),
+            ("/", one, &["user@a"], bad),
+            ("http://b/", one, &["a"], Ok("b")),
+            ("https://b/", two, &[], Ok("b")),
+            ("http://b/", one, &["a b"], bad),
+        ] {
+            let found = host(&parts(uri, version, fields));
+            assert_eq!(
+                found.as_deref(),
+                expected.as_ref().copied(),
+                "{uri} {fields:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn transfer_codings() {
+        for (fields, is_known) in [
+            (&[][..], true),
+            (&["chunked"], true),
+            (&["Chunked, "], true),
+            (&["gzip"], false),
+            (&["gzip, chunked"], false),
+            (&["chunked", "chunked"], false),
+            (&["chunked;q=1"], false),
+        ] {
+            let mut headers = HeaderMap::new();
+            for field in fields {
+                headers.append(TRANSFER_ENCODING, HeaderValue::from_static(field));
+            }
+            assert_eq!(codings(&headers).is_ok(), is_known, "{fields:?}");
+        }
+    }
+}

@@ -11,8 +11,7 @@ use serde_json::json;
 use super::arguments::Arguments;
 use super::exchange::Plan;
 use super::observer::Observer;
-use super::sender::Sender;
-use super::values;
+use super::{Sender, values};
 
 /// What came of the requests so far.
 #[derive(Debug, Default)]

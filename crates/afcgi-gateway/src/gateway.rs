@@ -47,6 +47,9 @@ impl Gateway {
     /// Listens, and serves in tasks of the tokio runtime that this is called in.
     ///
     /// Fails when an address cannot be listened on, or a file that the settings name cannot be used.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime with IO and time.
     pub fn start(settings: Settings) -> io::Result<Self> {
         let (mut listeners, mut admins) = (Vec::new(), Vec::new());
         // They are here, not in the tasks, which may not be run again before the program ends.

@@ -10,7 +10,7 @@ use crate::front::Budget;
 use crate::route::Site;
 use crate::say::Metrics;
 
-/// See above. The configuration and the certificate are swapped as a whole at a reload.
+/// All connections have the same one. The configuration and the certificate are swapped as a whole at a reload.
 pub(crate) struct Shared {
     pub(crate) site: ArcSwap<Site>,
     pub(crate) tls: ArcSwapOption<ServerConfig>,

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!  identify ──> route ──> authorize ──> find ──> ask ──> finish
-//!      └──────────┴───────────┴──────────┴────────┴──────── ^
+//!     │           │           │          │        │         ^
+//!     └───────────┴───────────┴──────────┴────────┴─────────┘ refused
 //! ```
 
 mod finish;
@@ -66,7 +67,7 @@ struct Exchange<'a, 's> {
     site: &'s Site,
     ends: Ends,
     entry: &'a mut Entry,
-    /// What no stage has taken of it, its client is read for a while.
+    /// What no stage takes of it is read for a while, and dropped.
     body: Unread,
     /// Where the request went, once that is known.
     route: Option<&'s Route>,
@@ -95,10 +96,7 @@ impl<'s> Exchange<'_, 's> {
     async fn stages(&mut self, mut parts: Box<Parts>) -> Result<Answer, Refused> {
         let identified = self.identify(&mut parts)?;
         let mut routed = self.route(&identified, &mut parts)?;
-        if let Some(authorizer) = &routed.route.authorizer {
-            let asked = authorizer::ask(authorizer, &parts, &mut routed.params, self.entry);
-            Box::pin(asked).await?;
-        }
+        self.authorize(&mut routed, &parts).await?;
         let path = identified.path;
         let found = find(routed.route, &path).await?;
         self.ask(found, &path, routed, parts).await
@@ -157,6 +155,15 @@ impl<'s> Exchange<'_, 's> {
             params,
             most,
         })
+    }
+
+    /// Asks the authorizer of a route, if there is one.
+    async fn authorize(&mut self, routed: &mut Routed<'s>, parts: &Parts) -> Result<(), Refused> {
+        let Some(authorizer) = &routed.route.authorizer else {
+            return Ok(());
+        };
+        let asked = authorizer::ask(authorizer, parts, &mut routed.params, self.entry);
+        Box::pin(asked).await
     }
 
     /// Has an application answer, or a file.

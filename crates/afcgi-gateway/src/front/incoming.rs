@@ -11,9 +11,10 @@ use tokio::runtime::Handle;
 
 use super::content::Content;
 
+/// An error of a body or a connection, whoever it is about.
 pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// See above.
+/// A body by HTTP/1.1, or by HTTP/2.
 pub(crate) type Incoming = Either<hyper::body::Incoming, Content>;
 
 /// What is still read of a body that nobody wants, and for how long.

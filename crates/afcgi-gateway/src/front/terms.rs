@@ -21,7 +21,7 @@ pub(crate) struct Ends {
 /// Is told what was answered to no request: with which status, and as much as there is of its first line.
 pub(crate) type Refused<'a> = &'a (dyn Fn(StatusCode, &[u8]) + Sync);
 
-/// See above.
+/// Limits, and what a connection needs of the gateway beside a service.
 pub(crate) struct Terms<'a> {
     pub(crate) limits: Limits,
     /// What may wait for clients of HTTP/2.

@@ -37,7 +37,7 @@ impl Part {
     }
 }
 
-/// See above.
+/// Parts of a file, and texts, one after the other.
 pub(super) struct Content {
     file: Arc<File>,
     parts: VecDeque<Part>,

@@ -8,8 +8,8 @@ use afcgi_bench::process;
 use afcgi_bench::request::Request;
 use anyhow::{Result, bail};
 
+use crate::options::{Cores, Options, progress};
 use crate::peers::{Peer, Places};
-use crate::suite::{Cores, Options, progress};
 use crate::table::Table;
 
 /// Connections and requests on each.

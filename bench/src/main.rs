@@ -9,6 +9,7 @@ mod gateways;
 mod held;
 mod isolation;
 mod machine;
+mod options;
 mod peers;
 mod suite;
 mod table;
@@ -32,7 +33,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Measure everything, peers included, and write a record
-    Run(suite::Options),
+    Run(options::Options),
     /// Measure whether one request can hurt the others on a shared connection, and write a record
     Isolation(isolation::Options),
     /// Load a web server with HTTP/1.1 keep-alive clients

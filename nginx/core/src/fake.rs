@@ -5,11 +5,15 @@ use std::time::Instant;
 
 use afcgi_proto::pool::{self, Ticket};
 use afcgi_proto::relay::Relay;
+use slotmap::SlotMap;
 
 use crate::host::Nginx;
-use crate::keys::{PoolKey, RealKey};
-use crate::pool::Route;
+use crate::keys::{FakeKey, PoolKey, RealKey};
+use crate::route::Route;
 use crate::trace::Trace;
+
+/// The requests of a worker.
+pub type Fakes<N> = SlotMap<FakeKey, Fake<N>>;
 
 /// One request of nginx's FastCGI module.
 #[derive(Debug)]

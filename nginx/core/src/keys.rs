@@ -3,7 +3,7 @@
 //! A key carries a generation: one that outlives what it names finds nothing, never what came to the
 //! same place afterwards. Each kind has a type of its own, so that none is taken for another.
 
-use slotmap::{Key, KeyData, SlotMap, new_key_type};
+use slotmap::{Key, KeyData, new_key_type};
 
 new_key_type! {
     /// The connections to one address.
@@ -13,10 +13,6 @@ new_key_type! {
     /// A request of nginx's FastCGI module.
     pub struct FakeKey;
 }
-
-pub type Pools = SlotMap<PoolKey, crate::pool::Pool>;
-pub type Reals<N> = SlotMap<RealKey, crate::real::Real<N>>;
-pub type Fakes<N> = SlotMap<FakeKey, crate::fake::Fake<N>>;
 
 /// A key as a number, for memory that nginx hands back.
 pub fn number(key: impl Key) -> u64 {

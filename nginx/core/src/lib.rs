@@ -40,6 +40,7 @@ pub mod host;
 pub mod keys;
 pub mod pool;
 pub mod real;
+pub mod route;
 #[cfg(test)]
 mod simulation;
 pub mod status;

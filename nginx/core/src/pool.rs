@@ -10,30 +10,21 @@ use std::time::Instant;
 
 use afcgi_proto::Handle;
 use afcgi_proto::pool::{self, Connections, Look};
+use slotmap::SlotMap;
 
 use crate::conf::Settings;
 use crate::faults;
-use crate::host::{Nginx, Socket, Target};
-use crate::keys::{FakeKey, RealKey, Reals};
-use crate::real::Real;
+use crate::host::{Nginx, Socket};
+use crate::keys::{FakeKey, PoolKey, RealKey};
+use crate::real::{Real, Reals};
+use crate::route::Route;
 use crate::status::{Counts, Gauge, Share};
-
-/// Where requests go, and with which parameters. Only what agrees in all of it shares connections.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Route {
-    pub target: Target,
-    pub settings: Settings,
-}
-
-impl Route {
-    /// Whether the two are the same.
-    pub fn is(self: &Rc<Self>, other: &Rc<Self>) -> bool {
-        Rc::ptr_eq(self, other) || **self == **other
-    }
-}
 
 /// A request's place: a connection, and the request on it.
 pub type Spot = (RealKey, Handle);
+
+/// The pools of a worker.
+pub type Pools = SlotMap<PoolKey, Pool>;
 
 #[derive(Debug)]
 pub struct Pool {

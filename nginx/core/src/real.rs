@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 use afcgi_proto::Handle;
 use afcgi_proto::pool::{Kind, MemberId};
 use afcgi_proto::web::Connection;
+use slotmap::SlotMap;
 
 use crate::host::{Level, Nginx, Socket};
-use crate::keys::{FakeKey, PoolKey};
-use crate::pool::Route;
+use crate::keys::{FakeKey, PoolKey, RealKey};
+use crate::route::Route;
 use crate::status::{Count, Share};
 
 /// How long connecting may take. nginx's own `fastcgi_connect_timeout` bounds each request's wait.
@@ -33,6 +34,9 @@ pub enum State {
     Probing { until: Instant },
     Ready,
 }
+
+/// The connections of a worker.
+pub type Reals<N> = SlotMap<RealKey, Real<N>>;
 
 /// Invariants: `live` counts the entries of `by_slot` that are set; without a socket the connection
 /// is none of its pool's, and stays only until its last request has read what was received.

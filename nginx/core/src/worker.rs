@@ -4,6 +4,7 @@
 
 mod counts;
 mod events;
+mod found;
 mod open;
 mod pools;
 
@@ -15,15 +16,16 @@ use afcgi_proto::pool::{Asked, Why};
 use afcgi_proto::relay::{Recv, RelayError};
 use bytes::BufMut;
 
-use pools::Found;
+use found::Found;
 
 use crate::conf::Settings;
-use crate::fake::{Fake, Freed, Got, Place, Wants};
+use crate::fake::{Fake, Fakes, Freed, Got, Place, Wants};
 use crate::faults;
 use crate::host::{FakeConnection, Level, Nginx, Socket, TargetRef};
-use crate::keys::{FakeKey, Fakes, PoolKey, Pools, RealKey, Reals};
+use crate::keys::{FakeKey, PoolKey, RealKey};
+use crate::pool::Pools;
 
-use crate::real::Real;
+use crate::real::{Real, Reals};
 use crate::status::Count;
 use crate::trace::Trace;
 

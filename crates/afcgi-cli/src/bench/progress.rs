@@ -6,7 +6,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::outcome::Point;
 use super::plan::Plan;
-use super::report::{grouped, time};
+use super::report::units::{grouped, time};
 
 #[derive(Debug)]
 pub(super) struct Progress {

@@ -4,7 +4,8 @@
 
 use std::fmt::Write;
 
-use super::{Count, Fact, Gauge, Summary};
+use super::numbers::{Count, Fact, Gauge};
+use super::table::Summary;
 
 /// How the numbers are shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

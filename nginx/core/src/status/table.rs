@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 
-use super::{Count, Fact, Gauge};
+use super::numbers::{Count, Fact, Gauge};
 
 /// Bytes of an address that are kept: a path of a unix socket has no more than 107.
 const NAME: usize = 120;

@@ -1,69 +1,20 @@
 //! Which pool is for which address, and what is known of the application there: by this worker, and
 //! by all of them.
 
-use std::hash::{BuildHasher, Hasher};
 use std::rc::Rc;
 use std::time::Instant;
 
 use afcgi_proto::pool::Why;
 use afcgi_proto::{Values, Verdict};
-use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
 
 use super::Worker;
+use super::found::ADDRESSES;
 use crate::conf::Settings;
 use crate::host::{Level, Nginx, TargetRef};
 use crate::keys::{PoolKey, RealKey};
-use crate::pool::{Pool, Route};
-use crate::status::{Counts, Fact};
-
-/// Addresses above which those are forgotten, now and then, that nothing leads to.
-const ADDRESSES: usize = 256;
-
-/// Where pools are.
-#[derive(Debug)]
-pub(super) struct Found {
-    by_hash: HashTable<PoolKey>,
-    hasher: DefaultHashBuilder,
-    /// Where requests are counted, by the names of addresses: what differs in the rest shares that.
-    counts: HashMap<String, Counts>,
-    /// So many pools have the next look at which are in use.
-    sweep_at: usize,
-}
-
-impl Default for Found {
-    fn default() -> Self {
-        Self {
-            by_hash: HashTable::new(),
-            hasher: DefaultHashBuilder::default(),
-            counts: HashMap::new(),
-            sweep_at: ADDRESSES,
-        }
-    }
-}
-
-impl Found {
-    fn hash(&self, target: &TargetRef<'_>) -> u64 {
-        let mut hasher = self.hasher.build_hasher();
-        hasher.write(target.address);
-        hasher.write(target.local);
-        hasher.finish()
-    }
-
-    /// Where requests to the address of that name are counted.
-    pub(super) fn counts<N: Nginx>(&mut self, name: &str) -> Counts {
-        if let Some(counts) = self.counts.get(name) {
-            return counts.clone();
-        }
-        let counts = N::counts(name);
-        self.counts.insert(name.to_owned(), counts.clone());
-        counts
-    }
-
-    /// Everything is to be counted elsewhere.
-    pub(super) fn forget_counts(&mut self) {
-        self.counts.clear();
-    }
-}
+use crate::pool::Pool;
+use crate::route::Route;
+use crate::status::Fact;
 
 impl<N: Nginx> Worker<N> {
     /// The pool for an address, a new one if there is none.

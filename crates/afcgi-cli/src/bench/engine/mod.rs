@@ -4,6 +4,7 @@
 //! and what is [expected](Expect) of head and body. An answer in one record that equals the last right one byte for byte needs no
 //! parsing, so that checking costs little. Nothing is allocated for a request, and what is held of an application is bounded.
 
+mod config;
 mod connection;
 mod expect;
 mod reply;
@@ -30,6 +31,7 @@ use rustix::time::{
     timerfd_settime,
 };
 
+pub use config::Config;
 use connection::Connection;
 pub use expect::{Expect, ExpectStatus};
 use shared::Shared;
@@ -43,35 +45,6 @@ const TIMER: Token = Token(usize::MAX);
 const NOTICE: Duration = Duration::from_millis(50);
 /// Nanoseconds between two looks at what may be late.
 const SCAN: (u64, u64) = (1_000_000, 100_000_000);
-
-/// What is sent, where, and how much of it at once.
-#[derive(Clone, Debug)]
-pub struct Config {
-    /// Where the application is; connections take turns. At least one.
-    pub endpoints: Vec<Endpoint>,
-    /// Connections.
-    pub connections: usize,
-    /// Requests at once on each connection; ids begin at 1.
-    pub concurrent: u16,
-    /// What is sent for each.
-    pub template: Template,
-    /// Whether connections carry one request after the other. The template says the same to the application.
-    pub keep_conn: bool,
-    /// What must come back.
-    pub expect: Expect,
-    /// How long a connection, and the end of an aborted request, may take, in nanoseconds.
-    pub timeout: u64,
-    /// How long an answer may take, in nanoseconds.
-    pub patience: u64,
-    /// When requests are aborted, in nanoseconds.
-    pub abort_after: u64,
-    /// The share of requests that is aborted, 0 to 1.
-    pub aborts: f64,
-    /// What chooses those.
-    pub seed: u64,
-    /// How long nothing may be answered before the run is given up.
-    pub stall: Option<Duration>,
-}
 
 /// How others stop a running engine.
 #[derive(Debug, Default)]
@@ -367,4 +340,11 @@ fn set(timer: &File, nanos: u64) -> io::Result<()> {
     };
     timerfd_settime(timer, TimerfdTimerFlags::empty(), &spec)?;
     Ok(())
+}
+
+impl Engine {
+    /// Whether the application closes connections that it was asked to keep.
+    pub fn closes(&self) -> bool {
+        self.shared.config.keep_conn && !self.shared.keep
+    }
 }

@@ -3,10 +3,10 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
+use super::config::Config;
 use super::socket::Endpoint;
 use super::stats::Stats;
 use super::supply::Supply;
-use super::{Config, Engine};
 
 /// Bytes that are read at a time.
 const READ: usize = 256 * 1024;
@@ -120,12 +120,5 @@ impl Shared {
             _ => 0,
         };
         self.keep = self.unkept < UNKEPT;
-    }
-}
-
-impl Engine {
-    /// Whether the application closes connections that it was asked to keep.
-    pub fn closes(&self) -> bool {
-        self.shared.config.keep_conn && !self.shared.keep
     }
 }

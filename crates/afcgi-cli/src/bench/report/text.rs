@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::super::engine::Kind;
 use super::super::outcome::{Outcome, PERCENTILES, millis};
-use super::{bytes, digits, grouped, time};
+use super::units::{bytes, digits, grouped, time};
 
 /// Columns of a line of text.
 const WIDTH: usize = 80;

@@ -2,10 +2,12 @@
 
 #![forbid(unsafe_code)]
 
+mod capture;
 pub mod demo;
 pub mod gateway;
 pub mod logging;
 pub mod request;
 pub mod spawn;
+pub mod tap;
 mod terminal;
 mod wire;

@@ -5,12 +5,15 @@
 
 mod arguments;
 mod body;
+mod compare;
 mod exchange;
 mod failure;
 mod link;
 mod observer;
 mod params;
+mod recorded;
 mod repeat;
+mod replay;
 mod report;
 mod response;
 mod target;
@@ -66,6 +69,9 @@ async fn run(arguments: &Arguments, observer: &mut Observer) -> Result<u8, Failu
     let target = Target::parse(&arguments.target)?;
     if arguments.values {
         return values::ask(arguments, &target.address, observer).await;
+    }
+    if let Some(name) = &arguments.replay {
+        return replay::replay(arguments, &target, name, observer).await;
     }
     let mut plan = plan(arguments, target)?;
     if arguments.websocket {
@@ -202,11 +208,16 @@ impl<'a> Sender<'a> {
     /// Sends the request once. One that goes to a kept connection which the application closes without a word is sent again on a new one: it
     /// may have been closing already.
     async fn send(&mut self, arguments: &Arguments) -> (Outcome, Response) {
+        self.send_to(|| Response::new(arguments)).await
+    }
+
+    /// The same, with a place for the answer: one for each attempt.
+    async fn send_to(&mut self, response: impl Fn() -> Response) -> (Outcome, Response) {
         loop {
             let reused = self.link.is_some();
             self.observer.begin();
             let clock = Clock::start(self.plan.max_time);
-            let mut response = Response::new(arguments);
+            let mut response = response();
             let mut timings = Timings::default();
             let result = self.attempt(&clock, &mut response, &mut timings).await;
             timings.total = clock.at();

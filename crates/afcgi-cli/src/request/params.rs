@@ -40,6 +40,23 @@ impl Params {
             .map(|(name, value)| (name.as_str(), value.as_slice()))
     }
 
+    /// Sets and removes what `--param` and `--no-param` say.
+    pub(super) fn change(&mut self, arguments: &Arguments) -> Result<(), Failure> {
+        for pair in &arguments.param {
+            let (name, value) = pair.split_once('=').ok_or_else(|| {
+                Failure::Usage(format!(
+                    "`{}` is no parameter: expected NAME=VALUE",
+                    pair.escape_debug()
+                ))
+            })?;
+            self.set(name, value);
+        }
+        for name in &arguments.no_param {
+            self.remove(name);
+        }
+        Ok(())
+    }
+
     /// As they are sent.
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut out = Vec::new();
@@ -132,18 +149,7 @@ pub(super) fn params(
         let modified = body::modified(name).unwrap_or_default();
         params.set("FCGI_DATA_LAST_MOD", modified.to_string());
     }
-    for pair in &arguments.param {
-        let (name, value) = pair.split_once('=').ok_or_else(|| {
-            Failure::Usage(format!(
-                "`{}` is no parameter: expected NAME=VALUE",
-                pair.escape_debug()
-            ))
-        })?;
-        params.set(name, value);
-    }
-    for name in &arguments.no_param {
-        params.remove(name);
-    }
+    params.change(arguments)?;
     Ok(params)
 }
 

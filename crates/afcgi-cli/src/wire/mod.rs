@@ -2,6 +2,8 @@
 //!
 //! What comes from the wire may be anything. Each record is held up to a bound, and no control character of it is printed as it is.
 
+pub(crate) mod mask;
+mod pairs;
 mod print;
 mod text;
 
@@ -11,25 +13,42 @@ use afcgi_proto::reader::Reader;
 use afcgi_proto::record::BODY_LEN;
 use afcgi_proto::{BeginRequest, EndRequest, Header, RecordType};
 
-pub(crate) use print::{Palette, describe, protocol_status, record_name, write_record};
-pub(crate) use text::{Cleaner, escaped};
+pub(crate) use pairs::{PairSink, Pairs};
+pub(crate) use print::{Palette, describe, protocol_status, record_name, role_name, write_record};
+pub(crate) use text::{Cleaner, escaped, excerpt};
 
 /// Bytes of a record's content that are kept to be shown, unless it holds name-value pairs: those are kept whole, 64 KiB at most.
 const KEPT: usize = 256;
 
-/// Who sent something.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Direction {
-    /// The web server, to the application.
-    Sent,
+/// A side of a connection: who sent something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Side {
+    /// The web server, which opened it.
+    Web,
     /// The application.
-    Received,
+    App,
+}
+
+impl Side {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Web => "web",
+            Self::App => "app",
+        }
+    }
+
+    pub(crate) fn other(self) -> Self {
+        match self {
+            Self::Web => Self::App,
+            Self::App => Self::Web,
+        }
+    }
 }
 
 /// A record that went by.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Seen {
-    pub(crate) direction: Direction,
+    pub(crate) direction: Side,
     /// When its last byte went by, since the beginning.
     pub(crate) at: Duration,
     pub(crate) header: Header,
@@ -66,7 +85,7 @@ fn has_pairs(record_type: RecordType) -> bool {
 /// Cuts the bytes of one direction into records. After bytes that are no record it sees nothing more.
 #[derive(Debug)]
 pub(crate) struct Watcher {
-    direction: Direction,
+    direction: Side,
     reader: Reader,
     content: Vec<u8>,
     /// The first bytes that were no record.
@@ -74,7 +93,7 @@ pub(crate) struct Watcher {
 }
 
 impl Watcher {
-    pub(crate) fn new(direction: Direction) -> Self {
+    pub(crate) fn new(direction: Side) -> Self {
         Self {
             direction,
             reader: Reader::new(),
@@ -126,7 +145,7 @@ mod tests {
     use super::*;
 
     fn seen(bytes: &[u8], piece: usize) -> (Vec<Seen>, Option<Vec<u8>>) {
-        let mut watcher = Watcher::new(Direction::Received);
+        let mut watcher = Watcher::new(Side::App);
         let mut all = Vec::new();
         for piece in bytes.chunks(piece) {
             watcher.feed(Duration::ZERO, piece, |seen| all.push(seen));

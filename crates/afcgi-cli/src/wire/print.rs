@@ -9,7 +9,7 @@ use afcgi_proto::{ProtocolStatus, RecordType, Role};
 use anstyle::{AnsiColor, Style};
 
 use super::text::{escaped, excerpt};
-use super::{Direction, Seen};
+use super::{Seen, Side};
 
 /// Bytes of a name or value that are shown.
 const VALUE: usize = 512;
@@ -66,7 +66,7 @@ pub(crate) fn record_name(record_type: RecordType) -> Cow<'static, str> {
 }
 
 /// The name of a role.
-fn role_name(role: Role) -> Cow<'static, str> {
+pub(crate) fn role_name(role: Role) -> Cow<'static, str> {
     Cow::Borrowed(match role {
         Role::Responder => "responder",
         Role::Authorizer => "authorizer",
@@ -131,8 +131,8 @@ pub(crate) fn describe(seen: &Seen) -> String {
 /// Appends the lines of a record. `with_content`: those of the content of its stream as well.
 pub(crate) fn write_record(out: &mut String, seen: &Seen, palette: Palette, with_content: bool) {
     let (mark, style) = match seen.direction {
-        Direction::Sent => ('>', palette.sent),
-        Direction::Received => ('<', palette.received),
+        Side::Web => ('>', palette.sent),
+        Side::App => ('<', palette.received),
     };
     let header = &seen.header;
     let id = header.request_id.map_or(0, afcgi_proto::RequestId::get);
@@ -263,7 +263,7 @@ mod tests {
 
     fn printed(bytes: &[u8]) -> String {
         let mut out = String::new();
-        let mut watcher = Watcher::new(Direction::Received);
+        let mut watcher = Watcher::new(Side::App);
         watcher.feed(Duration::from_micros(1500), bytes, |seen| {
             write_record(&mut out, &seen, Palette::default(), true);
         });

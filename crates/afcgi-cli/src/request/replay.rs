@@ -24,6 +24,8 @@ use crate::wire::mask::{Kind, is_masked, param};
 
 /// The exit status where answers differ.
 const DIFFERENT: u8 = 1;
+/// Bytes of STDOUT that are kept beyond as many as there were: a head may be longer.
+const MORE: usize = 64 * 1024;
 /// Parameters of a request that are looked at.
 const PAIRS: usize = 5000;
 /// Bytes of a URI that are shown.
@@ -171,8 +173,7 @@ pub(super) async fn replay(
 
 /// Sends one, and compares.
 async fn send(sender: &mut Sender<'_>, was: &Recorded, ignored: &[String]) -> Result {
-    // One byte more tells that it is longer.
-    let most = was.stdout.len() + 1;
+    let most = was.stdout.len() + MORE;
     let (outcome, response) = sender.send_to(|| Response::kept(most)).await;
     let end = match outcome.result {
         Ok(end) => end,

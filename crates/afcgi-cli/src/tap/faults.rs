@@ -37,6 +37,7 @@ pub(crate) enum Fault {
     Head(HeadError),
     NoHead,
     Unasked(RecordType),
+    EmptyAnswer,
     Unended(RecordType),
     CutPair,
     ShortBody(u64, u64),
@@ -57,7 +58,7 @@ impl Fault {
             Self::NeverBegun(_) => "R-10",
             Self::ActiveId => "R-12",
             Self::Pairs => "R-22",
-            Self::Values | Self::Unasked(RecordType::GetValuesResult) => "R-40",
+            Self::Values | Self::EmptyAnswer | Self::Unasked(RecordType::GetValuesResult) => "R-40",
             Self::NoAnswer(RecordType::GetValuesResult) => "R-41",
             Self::Unasked(_) | Self::NoAnswer(_) => "R-42",
             Self::Role(_) => "R-50",
@@ -95,6 +96,7 @@ impl Fault {
                 | Self::ShortBody(..)
                 | Self::AuthorizerParam
                 | Self::Values
+                | Self::EmptyAnswer
                 | Self::NoAnswer(_)
         )
     }
@@ -147,6 +149,9 @@ impl fmt::Display for Fault {
                 f.write_str("STDOUT ended without a head that ends with an empty line")
             }
             Self::Unasked(kind) => write!(f, "{} that nobody asked for", name(kind)),
+            Self::EmptyAnswer => f.write_str(
+                "an empty GET_VALUES_RESULT that nobody asked for, as if it were a stream that is ended: Go's net/http/fcgi does that",
+            ),
             Self::Unended(kind) => {
                 write!(f, "{} was not ended by an empty record", name(kind))
             }

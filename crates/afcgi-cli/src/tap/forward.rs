@@ -71,13 +71,20 @@ impl Forward {
         let down = self.copy(Side::App, app, web, observer);
         tokio::pin!(up, down);
         let (mut up_end, mut down_end) = (None, None);
+        // Later it is found out after each piece.
+        let mut told = false;
         while up_end.is_none() || down_end.is_none() {
             tokio::select! {
                 biased;
                 () = self.hurry.cancelled() => return,
                 end = &mut down, if down_end.is_none() => down_end = Some(end),
                 end = &mut up, if up_end.is_none() => up_end = Some(end),
-                () = self.stopping.cancelled(), if observer.borrow().is_idle() => return,
+                () = self.stopping.cancelled(), if !told => {
+                    told = true;
+                    if observer.borrow().is_idle() {
+                        return;
+                    }
+                }
             }
             if [&up_end, &down_end].contains(&&Some(End::Idle)) {
                 return;

@@ -137,7 +137,7 @@ async fn serve(arguments: &Arguments, terminal: Terminal) -> io::Result<u8> {
             () = ending.wait() => forward.hurry.cancel(),
             Some(_) = connections.join_next() => {}
             // Those that are idle end at once: what is left then is worth a word.
-            () = tokio::task::yield_now(), if left > 0 => {
+            () = tokio::time::sleep(PAUSE), if left > 0 => {
                 left = 0;
                 if !connections.is_empty() {
                     let count = stats::count(connections.len() as u64, "connection");

@@ -52,7 +52,10 @@ impl Tracker {
                     _ => &mut self.unknown,
                 };
                 if *open == 0 {
-                    return Err(Fault::Unasked(kind));
+                    return Err(match (kind, header.content_length) {
+                        (RecordType::GetValuesResult, 0) => Fault::EmptyAnswer,
+                        _ => Fault::Unasked(kind),
+                    });
                 }
                 *open -= 1;
             }

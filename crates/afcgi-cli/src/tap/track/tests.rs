@@ -329,7 +329,7 @@ fn cases() -> Vec<(Vec<Say>, Fault, Side, u16)> {
         1,
     );
     add(
-        vec![App(record(10, 0, b""))],
+        vec![App(record(10, 0, b"\x01\x01ab"))],
         Fault::Unasked(RecordType::GetValuesResult),
         Side::App,
         0,
@@ -337,6 +337,12 @@ fn cases() -> Vec<(Vec<Say>, Fault, Side, u16)> {
     add(
         vec![App(record(11, 0, &[0; 8]))],
         Fault::Unasked(RecordType::UnknownType),
+        Side::App,
+        0,
+    );
+    add(
+        vec![App(record(10, 0, b""))],
+        Fault::EmptyAnswer,
         Side::App,
         0,
     );

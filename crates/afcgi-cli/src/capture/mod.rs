@@ -9,3 +9,6 @@ mod write;
 
 pub(crate) use read::{Found, Reader};
 pub(crate) use write::{MASKED, Stream, header};
+
+#[cfg(test)]
+mod tests;

@@ -40,6 +40,8 @@ pub(crate) enum Found<'a> {
 /// What was found in all.
 #[derive(Debug, Default)]
 pub(crate) struct Reader {
+    /// Bytes of a block of the file, at most.
+    pub(super) block: usize,
     /// Connections that are known to be FastCGI by this port of the application.
     port: Option<u16>,
     /// Whether all are: the file is one of this program's.
@@ -53,7 +55,7 @@ pub(crate) struct Reader {
     /// Whether the file ends in the middle.
     pub(crate) truncated: bool,
     connections: HashMap<(SocketAddr, SocketAddr), Connection>,
-    count: u64,
+    pub(super) count: u64,
     interfaces: Vec<Interface>,
 }
 
@@ -99,6 +101,7 @@ struct Packet<'a> {
 impl Reader {
     pub(crate) fn new(port: Option<u16>) -> Self {
         Self {
+            block: BLOCK,
             port,
             ..Self::default()
         }
@@ -111,7 +114,7 @@ impl Reader {
         mut tell: impl FnMut(u64, Duration, Found<'_>) -> io::Result<()>,
     ) -> io::Result<()> {
         let mut last = Duration::ZERO;
-        let mut blocks = create_reader(BLOCK, file).map_err(|error| explain(&error))?;
+        let mut blocks = create_reader(self.block, file).map_err(|error| explain(&error))?;
         loop {
             let length = match blocks.next() {
                 Ok((length, block)) => {
@@ -123,7 +126,11 @@ impl Reader {
                 }
                 Err(PcapError::Eof) => break,
                 Err(PcapError::Incomplete(_)) => {
+                    let before = blocks.data().len();
                     blocks.refill().map_err(|error| explain(&error))?;
+                    if blocks.data().len() == before && !blocks.reader_exhausted() {
+                        return Err(explain(&PcapError::BufferTooSmall));
+                    }
                     continue;
                 }
                 Err(PcapError::UnexpectedEof) => {

@@ -18,7 +18,7 @@ Examples:
     afcgi tap -v --show-secrets --listen 127.0.0.1:9001 --connect 127.0.0.1:9000
   Requests that fail, below /api:
     afcgi tap --status 5xx --path /api --listen 127.0.0.1:9001 --connect 127.0.0.1:9000
-  Record, read it again, open it in Wireshark (which takes port 9000 for FastCGI; say others):
+  Record, read it again, open it in Wireshark, which has to be told where FastCGI is spoken:
     afcgi tap -w app.pcapng --listen 127.0.0.1:9001 --connect 127.0.0.1:9000
     afcgi tap -r app.pcapng --path '*.php'
     tshark -r app.pcapng -d tcp.port==9000,fcgi -Y fcgi

@@ -156,12 +156,22 @@ impl Stats {
             sum => _ = writeln!(out, "{}:", count(sum, "violation")),
         }
         for ((_, rule, by, text), number) in of(false) {
-            _ = writeln!(out, "  {rule} by {}: {number} times, {text}", by.name());
+            _ = writeln!(
+                out,
+                "  {rule} by {}: {}, {text}",
+                by.name(),
+                count(*number, "time")
+            );
         }
         if of(true).next().is_some() {
             out += "of no weight to peers that are known:\n";
             for ((_, rule, by, text), number) in of(true) {
-                _ = writeln!(out, "  {rule} by {}: {number} times, {text}", by.name());
+                _ = writeln!(
+                    out,
+                    "  {rule} by {}: {}, {text}",
+                    by.name(),
+                    count(*number, "time")
+                );
             }
         }
         out

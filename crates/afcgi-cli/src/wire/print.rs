@@ -152,6 +152,10 @@ pub(crate) fn write_record(out: &mut String, seen: &Seen, palette: Palette, with
     }
     out.push('\n');
     let begin = format!("{style}{mark}{style:#}   ");
+    if seen.before > 0 {
+        let before = bytes(seen.before);
+        _ = writeln!(out, "{begin}with {before} of the record before:");
+    }
     if seen.has_pairs() {
         pairs(out, &begin, &seen.content);
     } else if with_content && is_stream(header.record_type) {
@@ -288,6 +292,11 @@ mod tests {
             (
                 b"\x01\x04\0\x01\0\x0b\0\0\x01\x02A\x1b.\x01\x00B\x05\x05xx",
                 "< 0.001500 PARAMS id 1, 11 bytes\n<   A = \\u{1b}.\n<   B = \n<   3 bytes that are no whole pair\n",
+            ),
+            (
+                b"\x01\x04\0\x01\0\x03\0\0\x01\x02A\x01\x04\0\x01\0\x02\0\0bc",
+                "< 0.001500 PARAMS id 1, 3 bytes\n<   3 bytes that are no whole pair\n\
+                 < 0.001500 PARAMS id 1, 2 bytes\n<   with 3 bytes of the record before:\n<   A = bc\n",
             ),
             (
                 b"\x01\x06\0\x01\0\x06\0\0a\r\nb\tc",

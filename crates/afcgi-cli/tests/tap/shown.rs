@@ -124,7 +124,7 @@ async fn what_is_special() {
         "R-52 by app: the connection was closed without END_REQUEST",
         "[the application closed the connection; R-52 by app]",
         "2 requests without END_REQUEST",
-        "1 violation:\n  R-52 by app: 1 times",
+        "1 violation:\n  R-52 by app: 1 time,",
     ] {
         assert!(log.contains(words), "{words} in:\n{log}");
     }

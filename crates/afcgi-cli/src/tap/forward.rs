@@ -47,7 +47,12 @@ enum End {
 impl Forward {
     /// Serves a connection of a web server.
     pub(super) async fn connection(&self, web: Socket, number: u64) {
-        let app = match Socket::connect(&self.connect).await {
+        let connected = tokio::select! {
+            // It has no request yet, as far as is known.
+            () = self.stopping.cancelled() => return,
+            connected = Socket::connect(&self.connect) => connected,
+        };
+        let app = match connected {
             Ok(app) => app,
             Err(error) => {
                 // As the web server would see it without the tap, as far as that can be.

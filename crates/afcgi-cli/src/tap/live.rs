@@ -70,7 +70,7 @@ async fn serve(arguments: &Arguments, terminal: Terminal) -> io::Result<u8> {
         Some(name) => Some(open(name, arguments)?),
         None => None,
     };
-    let shown = Output::start(io::stdout())?;
+    let shown = Output::start(io::BufWriter::with_capacity(PIECE, io::stdout()))?;
     let out_broken = shown.broken();
     let file_broken = file.as_ref().map(Output::broken).unwrap_or_default();
     let tap = Rc::new(Tap::new(
@@ -214,7 +214,7 @@ async fn finish(arguments: &Arguments, tap: Tap, ending: &mut Ending) -> io::Res
 fn open(name: &str, arguments: &Arguments) -> io::Result<Output> {
     use std::os::unix::fs::OpenOptionsExt;
     let mut output = if name == "-" {
-        Output::start(io::stdout())?
+        Output::start(io::BufWriter::with_capacity(PIECE, io::stdout()))?
     } else {
         let mut options = std::fs::OpenOptions::new();
         // What goes by is nobody else's affair.

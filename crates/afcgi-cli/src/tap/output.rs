@@ -4,12 +4,16 @@ use std::io::{self, Write};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::{Builder, JoinHandle};
+use std::thread::{Builder, JoinHandle, sleep};
+use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
 /// Bytes that may wait to be written. What comes when there is no room is dropped, and counted.
 const WAITING: usize = 16 * 1024 * 1024;
+
+/// How long the thread leaves what comes alone: to be woken for each piece would cost more than all else that is done with it.
+const PAUSE: Duration = Duration::from_millis(5);
 
 /// A way out.
 #[derive(Debug)]
@@ -96,6 +100,7 @@ impl Shared {
     fn write(&self, mut target: impl Write, receiver: &Receiver<Vec<u8>>) {
         let mut failed = false;
         while let Ok(first) = receiver.recv() {
+            sleep(PAUSE);
             let mut next = Some(first);
             while let Some(bytes) = next.take() {
                 if !failed && let Err(error) = target.write_all(&bytes) {

@@ -218,3 +218,50 @@ async fn connections_are_bounded() {
         .expect("an answer");
     assert!(record.is_some());
 }
+
+/// An application whose queue is full is waited for, as others do that connect to it, unless the tap is to end.
+#[tokio::test]
+async fn a_full_queue() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let path = dir.path().join("app.sock");
+    let listener = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None);
+    let listener = listener.expect("a socket");
+    let address = socket2::SockAddr::unix(&path).expect("an address");
+    listener.bind(&address).expect("bound");
+    listener.listen(0).expect("it listens");
+    let _first = std::os::unix::net::UnixStream::connect(&path).expect("there is room for one");
+    let connect = format!("unix:{}", path.display());
+    let mut ending = Tap::to(&connect, &[]).await;
+    let mut given_up = raw::connect(ending.port()).await;
+    given_up
+        .write_all(&raw::request(1, "/", ""))
+        .await
+        .expect("written");
+    let tap = Tap::to(&connect, &[]).await;
+    let mut socket = raw::connect(tap.port()).await;
+    socket
+        .write_all(&raw::request(1, "/", ""))
+        .await
+        .expect("written");
+    let read = timeout(Duration::from_millis(300), raw::read(&mut socket)).await;
+    assert!(read.is_err(), "{read:?}");
+    let (log, code) = timeout(SOON / 3, ending.end())
+        .await
+        .expect("it ends at once");
+    assert_eq!(code, 0, "{log}");
+    let listener = std::os::unix::net::UnixListener::from(std::os::fd::OwnedFd::from(listener));
+    listener.set_nonblocking(true).expect("it does not block");
+    let listener = UnixListener::from_std(listener).expect("a listener");
+    tokio::spawn(async move {
+        while let Ok((mut socket, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                while raw::read(&mut socket).await.is_some_and(|r| r.kind != 5) {}
+                _ = socket.write_all(&response(1, "late")).await;
+            });
+        }
+    });
+    let record = timeout(SOON, raw::read(&mut socket))
+        .await
+        .expect("an answer");
+    assert!(record.is_some());
+}

@@ -261,7 +261,7 @@ async fn filters() {
     }
 }
 
-/// A program gets no colours, and a terminal may do without.
+/// A program gets no colours.
 #[tokio::test]
 async fn no_colours_into_a_pipe() {
     let app = statuses().await;

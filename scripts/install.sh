@@ -56,6 +56,7 @@ test_needs=(
     "python3-pip: pip3"
     "nghttp2-client: h2load"
     "wrk: wrk"
+    "tshark: tshark"
     "chromium: chromium"
     "chromium-driver: chromedriver"
 )

@@ -7,6 +7,7 @@
 //! - [`own`]: the gateway of this project with all that can be set;
 //! - [`php`]: PHP-FPM with a pool of its own;
 //! - [`spawn`]: the process manager of this project;
+//! - [`tap`]: what shows and records what both sides say;
 //! - [`browser`]: Chromium, by WebDriver;
 //! - [`websocket`]: what a WebSocket must do behind every web server that tunnels;
 //! - [`suite`]: what every application must do behind every web server;
@@ -31,5 +32,6 @@ pub mod process;
 pub mod raw;
 pub mod spawn;
 pub mod suite;
+pub mod tap;
 pub mod wait;
 pub mod websocket;

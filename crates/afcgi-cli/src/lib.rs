@@ -3,11 +3,13 @@
 #![forbid(unsafe_code)]
 
 pub mod bench;
+mod capture;
 pub mod demo;
 pub mod gateway;
 pub mod generate;
 pub mod logging;
 pub mod request;
 pub mod spawn;
+pub mod tap;
 mod terminal;
 mod wire;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use afcgi_cli::logging::{self, LogFormat};
-use afcgi_cli::{bench, demo, gateway, generate, request, spawn};
+use afcgi_cli::{bench, demo, gateway, generate, request, spawn, tap};
 use clap::{CommandFactory, Parser, Subcommand};
 
 /// What thousands of clients had in memory goes back to the system when they have left. The allocator of glibc keeps it: it frees
@@ -27,6 +27,7 @@ enum Command {
     Request(request::Arguments),
     Spawn(spawn::Arguments),
     SpawnExec(spawn::Exec),
+    Tap(tap::Arguments),
     Completions(generate::Completions),
     Man(generate::Man),
 }
@@ -44,6 +45,7 @@ fn main() -> ExitCode {
         Command::Request(arguments) => return ExitCode::from(arguments.run()),
         Command::Spawn(arguments) => return arguments.run(),
         Command::SpawnExec(exec) => return exec.run(),
+        Command::Tap(arguments) => return ExitCode::from(arguments.run()),
         Command::Completions(arguments) => ("completions", arguments.run(Arguments::command())),
         Command::Man(arguments) => ("man", arguments.run(Arguments::command())),
     };

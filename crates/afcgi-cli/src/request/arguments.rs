@@ -34,6 +34,8 @@ Examples:
     echo hello | afcgi request --websocket 127.0.0.1:5000/echo
   The same request 50 times, 10 of them at a time:
     afcgi request --repeat 50 --concurrent 10 127.0.0.1:5000/
+  Send again what `afcgi tap --write app.pcapng` has recorded, and compare the answers (a 0 says that all are the same, a 1 that not):
+    afcgi request --replay app.pcapng 127.0.0.1:5000
 
 Addresses:
   HOST:PORT, :PORT, [IPV6]:PORT, unix:SOCKET or a path with a /. Behind it stand the path and the query. A unix socket ends at the
@@ -109,11 +111,22 @@ pub struct Arguments {
     /// Abort the request (ABORT_REQUEST) after this time.
     #[arg(long, value_name = "TIME", value_parser = duration, help_heading = "What is sent")]
     pub(super) abort_after: Option<Duration>,
+    /// Send the requests again that `afcgi tap --write` has recorded, or tcpdump, and compare the answers; -: the standard input.
+    #[arg(long, value_name = "FILE", group = "many", conflicts_with_all = ["script", "root", "method", "headers", "head", "role", "values", "websocket", "data", "data_binary", "form", "data_file", "abort_after", "output", "include", "raw", "time", "fail"], help_heading = "What is sent")]
+    pub(super) replay: Option<String>,
+    /// With --replay: do not compare this header field; several if you like. Date, Age and some others are not compared anyway.
+    #[arg(
+        long,
+        value_name = "NAME",
+        requires = "replay",
+        help_heading = "What is sent"
+    )]
+    pub(super) ignore_field: Vec<String>,
     /// Send the request so many times, and print a summary in place of the bodies.
-    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=i64::from(MOST_REPEATS)), conflicts_with_all = ["output", "include", "head", "raw"], help_heading = "What is sent")]
+    #[arg(long, value_name = "COUNT", group = "many", value_parser = clap::value_parser!(u32).range(1..=i64::from(MOST_REPEATS)), conflicts_with_all = ["output", "include", "head", "raw"], help_heading = "What is sent")]
     pub(super) repeat: Option<u32>,
     /// So many of them at a time, each on a connection of its own.
-    #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=i64::from(MOST_CONCURRENT)), requires = "repeat", help_heading = "What is sent")]
+    #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=i64::from(MOST_CONCURRENT)), requires = "many", help_heading = "What is sent")]
     pub(super) concurrent: u32,
 
     /// How long to wait for the connection, and for anything to come or go: 2s, 500ms, or seconds.

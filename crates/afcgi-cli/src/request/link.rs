@@ -13,7 +13,7 @@ use tokio::time::{sleep_until, timeout};
 
 use super::failure::Failure;
 use super::observer::Observer;
-use crate::wire::{Direction, Watcher};
+use crate::wire::{Side, Watcher};
 
 /// Bytes that are read of the socket at a time.
 const PIECE: usize = 64 * 1024;
@@ -111,8 +111,8 @@ impl Link {
             writer,
             buffer: vec![0; PIECE],
             unread: 0..0,
-            sent: Watcher::new(Direction::Sent),
-            received: Watcher::new(Direction::Received),
+            sent: Watcher::new(Side::Web),
+            received: Watcher::new(Side::App),
             came: 0,
             last_end: None,
             at_end: false,

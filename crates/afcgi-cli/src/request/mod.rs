@@ -5,14 +5,18 @@
 
 pub(crate) mod arguments;
 pub(crate) mod body;
+mod compare;
 mod exchange;
 pub(crate) mod failure;
 mod link;
 mod observer;
 pub(crate) mod params;
+mod recorded;
 mod repeat;
+mod replay;
 mod report;
 mod response;
+mod sender;
 pub(crate) mod target;
 pub(crate) mod values;
 mod websocket;
@@ -20,12 +24,10 @@ mod websocket;
 pub use arguments::Arguments;
 use arguments::RoleName;
 use body::Body;
-use exchange::{Plan, Timings, exchange};
+use exchange::Plan;
 use failure::Failure;
-use link::{Clock, Link};
 use observer::Observer;
-use report::Outcome;
-use response::Response;
+use sender::Sender;
 use target::Target;
 
 impl Arguments {
@@ -66,6 +68,9 @@ async fn run(arguments: &Arguments, observer: &mut Observer) -> Result<u8, Failu
     let target = Target::parse(&arguments.target)?;
     if arguments.values {
         return values::ask(arguments, &target.address, observer).await;
+    }
+    if let Some(name) = &arguments.replay {
+        return replay::replay(arguments, &target, name, observer).await;
     }
     let mut plan = plan(arguments, target)?;
     if arguments.websocket {
@@ -178,79 +183,4 @@ async fn once(arguments: &Arguments, plan: &Plan, observer: &mut Observer) -> u8
         }
     }
     outcome.code()
-}
-
-/// Sends requests, on one connection as long as that lasts.
-struct Sender<'a> {
-    plan: &'a Plan,
-    observer: Observer,
-    link: Option<Link>,
-    /// How many it has opened.
-    connections: u32,
-}
-
-impl<'a> Sender<'a> {
-    fn new(plan: &'a Plan, observer: Observer) -> Self {
-        Self {
-            plan,
-            observer,
-            link: None,
-            connections: 0,
-        }
-    }
-
-    /// Sends the request once. One that goes to a kept connection which the application closes without a word is sent again on a new one: it
-    /// may have been closing already.
-    async fn send(&mut self, arguments: &Arguments) -> (Outcome, Response) {
-        loop {
-            let reused = self.link.is_some();
-            self.observer.begin();
-            let clock = Clock::start(self.plan.max_time);
-            let mut response = Response::new(arguments);
-            let mut timings = Timings::default();
-            let result = self.attempt(&clock, &mut response, &mut timings).await;
-            timings.total = clock.at();
-            self.observer.end();
-            let closed = matches!(result, Err(Failure::Empty | Failure::Lost(_)));
-            if reused && closed && timings.first_byte.is_none() {
-                continue;
-            }
-            return (Outcome { result, timings }, response);
-        }
-    }
-
-    async fn attempt(
-        &mut self,
-        clock: &Clock,
-        response: &mut Response,
-        timings: &mut Timings,
-    ) -> Result<afcgi_proto::EndRequest, Failure> {
-        let plan = self.plan;
-        let mut link = match self.link.take() {
-            Some(link) => link,
-            None => {
-                let link =
-                    Link::connect(&plan.address, plan.timeout, clock, plan.keep_conn).await?;
-                self.connections += 1;
-                let at = clock.at();
-                self.observer
-                    .note(at, &format!("connected to {}", plan.address));
-                timings.connected = Some(at);
-                link
-            }
-        };
-        let end = exchange(
-            &mut link,
-            plan,
-            clock,
-            &mut self.observer,
-            response,
-            timings,
-        )
-        .await?;
-        if plan.keep_conn && !link.at_end && timings.aborted.is_none() {
-            self.link = Some(link);
-        }
-        Ok(end)
-    }
 }

@@ -8,7 +8,7 @@ use anstream::{AutoStream, ColorChoice};
 use serde::Serialize;
 
 use super::arguments::Arguments;
-use crate::wire::{Cleaner, Direction, Palette, Seen, describe, record_name, write_record};
+use crate::wire::{Cleaner, Palette, Seen, Side, describe, record_name, write_record};
 
 /// Bytes of STDERR that are kept, for explanations and JSON.
 const STDERR_KEPT: usize = 16 * 1024;
@@ -76,8 +76,8 @@ impl Observer {
         if self.keeps && self.records.len() < RECORDS_KEPT {
             self.records.push(Record {
                 direction: match seen.direction {
-                    Direction::Sent => "sent",
-                    Direction::Received => "received",
+                    Side::Web => "sent",
+                    Side::App => "received",
                 },
                 at: seen.at.as_secs_f64(),
                 r#type: record_name(seen.header.record_type).into_owned(),

@@ -40,6 +40,23 @@ impl Params {
             .map(|(name, value)| (name.as_str(), value.as_slice()))
     }
 
+    /// Sets and removes what `--param` and `--no-param` say.
+    pub(super) fn change(&mut self, asked: &Asked) -> Result<(), Failure> {
+        for pair in &asked.param {
+            let (name, value) = pair.split_once('=').ok_or_else(|| {
+                Failure::Usage(format!(
+                    "`{}` is no parameter: expected NAME=VALUE",
+                    pair.escape_debug()
+                ))
+            })?;
+            self.set(name, value);
+        }
+        for name in &asked.no_param {
+            self.remove(name);
+        }
+        Ok(())
+    }
+
     /// As they are sent.
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut out = Vec::new();
@@ -159,18 +176,7 @@ pub(crate) fn asked_for(asked: &Asked, target: &Target, way: &Way) -> Result<Par
         let modified = body::modified(name).unwrap_or_default();
         params.set("FCGI_DATA_LAST_MOD", modified.to_string());
     }
-    for pair in &asked.param {
-        let (name, value) = pair.split_once('=').ok_or_else(|| {
-            Failure::Usage(format!(
-                "`{}` is no parameter: expected NAME=VALUE",
-                pair.escape_debug()
-            ))
-        })?;
-        params.set(name, value);
-    }
-    for name in &asked.no_param {
-        params.remove(name);
-    }
+    params.change(asked)?;
     Ok(params)
 }
 

@@ -11,7 +11,8 @@ use serde_json::json;
 use super::arguments::Arguments;
 use super::exchange::Plan;
 use super::observer::Observer;
-use super::{Sender, values};
+use super::sender::Sender;
+use super::values;
 
 /// What came of the requests so far.
 #[derive(Debug, Default)]

@@ -47,7 +47,8 @@ enum Sink {
     Nowhere,
     Stdout(tokio::io::Stdout, Option<Cleaner>),
     File(String, Option<File>),
-    Memory(Vec<u8>),
+    /// So many bytes at most.
+    Memory(Vec<u8>, usize),
 }
 
 impl Response {
@@ -55,7 +56,7 @@ impl Response {
         let sink = match &arguments.output {
             _ if arguments.repeat.is_some() => Sink::Nowhere,
             Some(name) if name != "-" => Sink::File(name.clone(), None),
-            _ if arguments.json => Sink::Memory(Vec::new()),
+            _ if arguments.json => Sink::Memory(Vec::new(), JSON_BODY),
             _ => {
                 let cleaner = io::stdout().is_terminal().then(Cleaner::default);
                 Sink::Stdout(tokio::io::stdout(), cleaner)
@@ -71,6 +72,29 @@ impl Response {
             length: 0,
             head_at: None,
             sink,
+        }
+    }
+
+    /// All of STDOUT is kept, up to so many bytes, and nothing is shown.
+    pub(super) fn kept(most: usize) -> Self {
+        Self {
+            raw: true,
+            include: false,
+            fail: false,
+            head_only: false,
+            part: Vec::new(),
+            head: None,
+            length: 0,
+            head_at: None,
+            sink: Sink::Memory(Vec::new(), most),
+        }
+    }
+
+    /// What was kept.
+    pub(super) fn held(&self) -> &[u8] {
+        match &self.sink {
+            Sink::Memory(held, _) => held,
+            Sink::Nowhere | Sink::Stdout(..) | Sink::File(..) => &[],
         }
     }
 
@@ -118,8 +142,8 @@ impl Response {
     async fn write(&mut self, bytes: &[u8], clock: &Clock) -> Result<(), Failure> {
         match &mut self.sink {
             Sink::Nowhere => Ok(()),
-            Sink::Memory(held) => {
-                let room = JSON_BODY.saturating_sub(held.len());
+            Sink::Memory(held, most) => {
+                let room = most.saturating_sub(held.len());
                 held.extend(bytes.iter().take(room));
                 Ok(())
             }
@@ -171,10 +195,10 @@ impl Response {
     /// The body that JSON shows, if it is text.
     pub(super) fn text(&self) -> Option<&str> {
         match &self.sink {
-            Sink::Memory(held) => match std::str::from_utf8(held) {
+            Sink::Memory(held, most) => match std::str::from_utf8(held) {
                 Ok(text) => Some(text),
                 // The last character was cut.
-                Err(error) if held.len() == JSON_BODY && error.error_len().is_none() => {
+                Err(error) if held.len() == *most && error.error_len().is_none() => {
                     std::str::from_utf8(&held[..error.valid_up_to()]).ok()
                 }
                 Err(_) => None,

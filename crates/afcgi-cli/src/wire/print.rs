@@ -9,7 +9,7 @@ use afcgi_proto::{ProtocolStatus, RecordType, Role};
 use anstyle::{AnsiColor, Style};
 
 use super::text::{escaped, excerpt};
-use super::{Direction, Seen};
+use super::{Seen, Side};
 
 /// Bytes of a name or value that are shown.
 const VALUE: usize = 512;
@@ -66,7 +66,7 @@ pub(crate) fn record_name(record_type: RecordType) -> Cow<'static, str> {
 }
 
 /// The name of a role.
-fn role_name(role: Role) -> Cow<'static, str> {
+pub(crate) fn role_name(role: Role) -> Cow<'static, str> {
     Cow::Borrowed(match role {
         Role::Responder => "responder",
         Role::Authorizer => "authorizer",
@@ -131,8 +131,8 @@ pub(crate) fn describe(seen: &Seen) -> String {
 /// Appends the lines of a record. `with_content`: those of the content of its stream as well.
 pub(crate) fn write_record(out: &mut String, seen: &Seen, palette: Palette, with_content: bool) {
     let (mark, style) = match seen.direction {
-        Direction::Sent => ('>', palette.sent),
-        Direction::Received => ('<', palette.received),
+        Side::Web => ('>', palette.sent),
+        Side::App => ('<', palette.received),
     };
     let header = &seen.header;
     let id = header.request_id.map_or(0, afcgi_proto::RequestId::get);
@@ -152,6 +152,10 @@ pub(crate) fn write_record(out: &mut String, seen: &Seen, palette: Palette, with
     }
     out.push('\n');
     let begin = format!("{style}{mark}{style:#}   ");
+    if seen.before > 0 {
+        let before = bytes(seen.before);
+        _ = writeln!(out, "{begin}with {before} of the record before:");
+    }
     if seen.has_pairs() {
         pairs(out, &begin, &seen.content);
     } else if with_content && is_stream(header.record_type) {
@@ -263,7 +267,7 @@ mod tests {
 
     fn printed(bytes: &[u8]) -> String {
         let mut out = String::new();
-        let mut watcher = Watcher::new(Direction::Received);
+        let mut watcher = Watcher::new(Side::App);
         watcher.feed(Duration::from_micros(1500), bytes, |seen| {
             write_record(&mut out, &seen, Palette::default(), true);
         });
@@ -288,6 +292,11 @@ mod tests {
             (
                 b"\x01\x04\0\x01\0\x0b\0\0\x01\x02A\x1b.\x01\x00B\x05\x05xx",
                 "< 0.001500 PARAMS id 1, 11 bytes\n<   A = \\u{1b}.\n<   B = \n<   3 bytes that are no whole pair\n",
+            ),
+            (
+                b"\x01\x04\0\x01\0\x03\0\0\x01\x02A\x01\x04\0\x01\0\x02\0\0bc",
+                "< 0.001500 PARAMS id 1, 3 bytes\n<   3 bytes that are no whole pair\n\
+                 < 0.001500 PARAMS id 1, 2 bytes\n<   with 3 bytes of the record before:\n<   A = bc\n",
             ),
             (
                 b"\x01\x06\0\x01\0\x06\0\0a\r\nb\tc",

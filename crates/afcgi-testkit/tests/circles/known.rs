@@ -18,7 +18,6 @@ pub(crate) const KNOWN: &[(&str, &str, &[&str])] = &[
     ),
     ("afcgi", "crate::client", &["connection", "place", "pool"]),
     ("afcgi", "crate::server", &["accept", "its own file"]),
-    ("afcgi-cli", "crate::request", &["its own file", "repeat"]),
     (
         "afcgi-proto",
         "crate::app",

@@ -8,4 +8,5 @@ pub mod logging;
 pub mod request;
 pub mod spawn;
 mod terminal;
+pub mod top;
 mod wire;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use afcgi_cli::logging::{self, LogFormat};
-use afcgi_cli::{demo, gateway, request, spawn};
+use afcgi_cli::{demo, gateway, request, spawn, top};
 use clap::{Parser, Subcommand};
 
 /// What thousands of clients had in memory goes back to the system when they have left. The allocator of glibc keeps it: it frees
@@ -26,6 +26,7 @@ enum Command {
     Request(request::Arguments),
     Spawn(spawn::Arguments),
     SpawnExec(spawn::Exec),
+    Top(top::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -40,6 +41,7 @@ fn main() -> ExitCode {
         Command::Request(arguments) => return ExitCode::from(arguments.run()),
         Command::Spawn(arguments) => return arguments.run(),
         Command::SpawnExec(exec) => return exec.run(),
+        Command::Top(arguments) => return arguments.run(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

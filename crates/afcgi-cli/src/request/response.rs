@@ -30,6 +30,8 @@ pub(super) struct Response {
     pub(super) length: u64,
     /// When the head was complete.
     pub(super) head_at: Option<Duration>,
+    /// Bytes that the body may have.
+    most: Option<u64>,
     sink: Sink,
 }
 
@@ -70,7 +72,32 @@ impl Response {
             head: None,
             length: 0,
             head_at: None,
+            most: None,
             sink,
+        }
+    }
+
+    /// One that is held in memory, and whose body has so many bytes at most.
+    pub(super) fn held(most: u64) -> Self {
+        Self {
+            raw: false,
+            include: false,
+            fail: false,
+            head_only: false,
+            part: Vec::new(),
+            head: None,
+            length: 0,
+            head_at: None,
+            most: Some(most),
+            sink: Sink::Memory(Vec::new()),
+        }
+    }
+
+    /// The body that was held.
+    pub(super) fn into_held(self) -> Vec<u8> {
+        match self.sink {
+            Sink::Memory(held) => held,
+            Sink::Nowhere | Sink::Stdout(..) | Sink::File(..) => Vec::new(),
         }
     }
 
@@ -108,6 +135,9 @@ impl Response {
 
     async fn body(&mut self, bytes: &[u8], clock: &Clock) -> Result<(), Failure> {
         self.length += bytes.len() as u64;
+        if let Some(most) = self.most.filter(|&most| self.length > most) {
+            return Err(Failure::TooLong(most));
+        }
         // An application may answer HEAD with a body, which web servers drop.
         match self.head_only {
             true => Ok(()),

@@ -7,6 +7,7 @@ use http::{Request, StatusCode, Uri};
 use http_body_util::{BodyExt, Empty, LengthLimitError, Limited};
 use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
+use serde::de::IgnoredAny;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 
@@ -116,7 +117,20 @@ impl Source {
         }
     }
 
+    /// Where the page with the processes is no JSON it is asked for without them: some versions of PHP-FPM write what clients send as
+    /// it came, and what clients send must not hide the pool.
     async fn by_fastcgi(&self, target: &str, page: &request::Page) -> Result<Vec<u8>, String> {
+        let body = self.ask_fastcgi(target, page).await?;
+        let is_json = |body: &[u8]| serde_json::from_slice::<IgnoredAny>(body).is_ok();
+        if !body.starts_with(b"{") || target.contains('?') || is_json(&body) {
+            return Ok(body);
+        }
+        let mut page = page.clone();
+        page.query = "json";
+        self.ask_fastcgi(target, &page).await
+    }
+
+    async fn ask_fastcgi(&self, target: &str, page: &request::Page) -> Result<Vec<u8>, String> {
         let fetched = request::fetch(target, page, self.timeout, MOST).await;
         let fetched = fetched.map_err(|why| explain(&why, target))?;
         refuse(&fetched)?;

@@ -3,6 +3,8 @@
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::Ordering;
 
+use afcgi_interop::fake::{Fake, next_request, response, write};
+use afcgi_interop::raw::{kind, record};
 use afcgi_interop::wait::{SOON, eventually, free_port};
 use serde_json::Value;
 use tokio::io::AsyncWriteExt;
@@ -119,6 +121,45 @@ async fn what_a_source_does_wrong_is_said() {
     let many = &json["sources"][4];
     assert_eq!(many["applications"].as_array().unwrap().len(), 4096);
     assert_eq!(many["left_out"], 100_000 - 4096);
+}
+
+/// Some versions of PHP-FPM write into the list of processes what clients sent, as it came.
+#[tokio::test]
+async fn processes_that_are_no_json_do_not_hide_the_pool() {
+    let pool = "{\"pool\":\"www\",\"process manager\":\"static\",\"listen queue\":7";
+    let fpm = Fake::start(move |mut socket, n| async move {
+        let body = match n {
+            0 => format!("{pool},\"processes\":[{{\"request uri\":\"/a\"b\"}}]}}"),
+            _ => format!("{pool}}}"),
+        };
+        if let Some(id) = next_request(&mut socket, None).await {
+            write(&mut socket, &response(id, &body)).await;
+        }
+    })
+    .await;
+    let (json, code) = once_json(&["--interval", "0s", &format!("127.0.0.1:{}", fpm.port())]).await;
+    assert_eq!(code, Some(0), "{json}");
+    assert_eq!(json["sources"][0]["pools"][0]["queue"], 7);
+    assert_eq!(fpm.connections(), 2);
+}
+
+#[tokio::test]
+async fn an_application_that_writes_for_ever_is_not_read_for_ever() {
+    let endless = Fake::start(|mut socket, _| async move {
+        let Some(id) = next_request(&mut socket, None).await else {
+            return;
+        };
+        let head = record(kind::STDOUT, id, b"Content-Type: text/plain\r\n\r\n");
+        write(&mut socket, &head).await;
+        let piece = record(kind::STDOUT, id, &[b'a'; 30_000]);
+        while socket.write_all(&piece).await.is_ok() {}
+    })
+    .await;
+    let at = format!("127.0.0.1:{}", endless.port());
+    let (json, code) = once_json(&["--interval", "0s", "--timeout", "25s", &at]).await;
+    assert_eq!(code, Some(1));
+    let error = json["sources"][0]["error"].as_str().unwrap();
+    assert_eq!(error, "the answer is longer than 1048576 bytes");
 }
 
 #[tokio::test]

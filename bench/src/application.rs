@@ -8,8 +8,8 @@ use afcgi_bench::process;
 use afcgi_bench::request::Request;
 use anyhow::{Result, bail};
 
+use crate::options::{Cores, Options, progress};
 use crate::peers::{Peer, Places};
-use crate::suite::{Cores, Options, progress};
 use crate::table::Table;
 
 /// Connections and requests on each.
@@ -77,11 +77,11 @@ fn once(
         stall: Duration::from_secs(3),
     })?;
     load.run(Limit::time(options.warm_up()))?;
-    load.stats().reset();
+    load.reset();
     let before = process::cpu(process.pid())?;
     load.run(Limit::time(options.window()))?;
     let used = process::cpu(process.pid())? - before;
-    let completed = load.stats().completed;
+    let completed = load.completed();
     load.drain(Duration::from_secs(10))?;
     process.check()?;
     if completed == 0 {

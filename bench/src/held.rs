@@ -8,8 +8,8 @@ use afcgi_bench::process;
 use afcgi_bench::request::Request;
 use anyhow::{Result, bail};
 
+use crate::options::{Cores, Options, progress};
 use crate::peers::{Peer, Places};
-use crate::suite::{Cores, Options, progress};
 use crate::table::Table;
 
 /// Requests held on the one connection.
@@ -67,7 +67,7 @@ fn once(places: &Places, peer: &Peer, cores: Cores) -> Result<f64> {
     // Steady for a second, with all bytes handed over: every request is in its handler.
     while !load.sent() || grown.elapsed() < Duration::from_secs(1) {
         load.wait(Limit::time(Duration::from_millis(50)))?;
-        if load.stats().completed > 0 {
+        if load.completed() > 0 {
             bail!(
                 "the first request ended {:.1} s after its beginning, while others were still arriving",
                 start.elapsed().as_secs_f64()

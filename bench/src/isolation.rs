@@ -14,8 +14,9 @@ use afcgi_bench::slow::{Habit, Slow};
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 
+use crate::options::{Cores, progress};
 use crate::peers::{GO_ROUTES, Peer, Places, ROUTES};
-use crate::suite::{self, Cores, Goal, Record, goal, progress};
+use crate::suite::{self, Goal, Record, goal};
 use crate::table::Table;
 use crate::{gateways, machine};
 

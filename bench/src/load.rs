@@ -1,4 +1,4 @@
-//! What both generators share: the target's address, the bounds of a run, what was counted, and what went wrong.
+//! What the loads share: the target's address, the bounds of a run, what was counted, and what went wrong.
 
 use std::fmt;
 use std::io::{self, Read, Write};
@@ -233,10 +233,6 @@ pub(crate) struct Output {
 }
 
 impl Output {
-    pub(crate) fn is_empty(&self) -> bool {
-        self.bytes.is_empty()
-    }
-
     pub(crate) fn flush(&mut self, stream: &mut Stream, stats: &mut Stats) -> io::Result<()> {
         while let Some(rest) = self
             .bytes

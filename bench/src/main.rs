@@ -1,6 +1,6 @@
 //! `afcgi-bench run` measures this project beside its peers and writes a dated record (`make bench`);
 //! `afcgi-bench isolation` whether one request can hurt the others (`make isolation`);
-//! `afcgi-bench fcgi` and `afcgi-bench http` are the generators by themselves.
+//! `afcgi-bench http` is the generator for HTTP by itself; that for FastCGI is `afcgi bench`.
 
 #![forbid(unsafe_code)]
 
@@ -9,6 +9,7 @@ mod gateways;
 mod held;
 mod isolation;
 mod machine;
+mod options;
 mod peers;
 mod suite;
 mod table;
@@ -16,10 +17,9 @@ mod table;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use afcgi_bench::http;
 use afcgi_bench::load::{Expect, Limit, Stats, Target};
 use afcgi_bench::process;
-use afcgi_bench::request::Request;
-use afcgi_bench::{fcgi, http};
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 
@@ -33,11 +33,9 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Measure everything, peers included, and write a record
-    Run(suite::Options),
+    Run(options::Options),
     /// Measure whether one request can hurt the others on a shared connection, and write a record
     Isolation(isolation::Options),
-    /// Load a FastCGI application
-    Fcgi(Fcgi),
     /// Load a web server with HTTP/1.1 keep-alive clients
     Http(Http),
 }
@@ -62,26 +60,6 @@ struct Bounds {
 }
 
 #[derive(Args)]
-struct Fcgi {
-    /// ADDRESS:PORT or unix:PATH
-    target: Target,
-    /// Connections
-    #[arg(short, long, default_value_t = 1)]
-    connections: usize,
-    /// Requests at once on each connection
-    #[arg(short, long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..))]
-    multiplex: u16,
-    /// Path to ask for
-    #[arg(long, default_value = "/hello")]
-    path: String,
-    /// Query to ask with
-    #[arg(long, default_value = "")]
-    query: String,
-    #[command(flatten)]
-    bounds: Bounds,
-}
-
-#[derive(Args)]
 struct Http {
     /// ADDRESS:PORT or unix:PATH
     target: Target,
@@ -99,7 +77,6 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Run(options) => suite::run(&options),
         Command::Isolation(options) => isolation::run(&options),
-        Command::Fcgi(options) => load_fcgi(options),
         Command::Http(options) => load_http(options),
     };
     match result {
@@ -109,22 +86,6 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-fn load_fcgi(options: Fcgi) -> Result<()> {
-    let (limit, expect) = options.bounds.prepare()?;
-    let mut load = fcgi::Load::connect(fcgi::Config {
-        target: options.target,
-        connections: options.connections,
-        requests: options.multiplex,
-        request: Request::hello(&options.path, &options.query),
-        expect,
-        stall: Duration::from_secs(10),
-    })?;
-    let before = options.bounds.cpu()?;
-    load.run(limit)?;
-    load.drain(Duration::from_secs(10))?;
-    options.bounds.report(before, load.stats())
 }
 
 fn load_http(options: Http) -> Result<()> {

@@ -1,95 +1,17 @@
 //! The whole comparison: what is measured in which order, what the figures are held against, and the record.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use afcgi_bench::process;
 use afcgi_bench::request::REQUEST_BYTES;
 use anyhow::{Result, bail};
-use clap::{Args, ValueEnum};
 
+use crate::options::{Cores, Options, Section, progress};
 use crate::peers::{OWN, PEERS, Peer, Places, RAW, ROUTES};
 use crate::table::{Table, figure};
 use crate::{application, gateways, held, machine};
-
-/// What to measure, and how long.
-#[derive(Args, Debug)]
-pub(crate) struct Options {
-    /// Only these sections (default: all)
-    #[arg(long, value_enum)]
-    section: Vec<Section>,
-    /// Leave out a row, by its name; the record says so
-    #[arg(long, value_name = "NAME")]
-    without: Vec<String>,
-    /// Rounds: in each, everything is measured once, one after the other
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
-    pub(crate) rounds: u32,
-    /// Rounds for held requests, which take several seconds each
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100))]
-    pub(crate) held_rounds: u32,
-    /// Milliseconds of each measurement
-    #[arg(long, default_value_t = 700, value_parser = clap::value_parser!(u64).range(100..=60_000))]
-    window: u64,
-    /// Folder for the dated record (default: bench/records)
-    #[arg(long)]
-    records: Option<PathBuf>,
-    /// Write no record
-    #[arg(long)]
-    no_record: bool,
-    /// Fail when a target is missed
-    #[arg(long)]
-    check: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Section {
-    Application,
-    Held,
-    Gateway,
-}
-
-/// Which core does what.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Cores {
-    /// The measured process.
-    pub(crate) server: usize,
-    /// The generator, and what stands behind a gateway.
-    pub(crate) load: usize,
-}
-
-impl Cores {
-    /// The first two that this process may run on.
-    pub(crate) fn find() -> Result<Self> {
-        match process::cores()?[..] {
-            [server, load, ..] => Ok(Self { server, load }),
-            _ => bail!("two cores are needed, one for the server and one for the load"),
-        }
-    }
-}
-
-impl Options {
-    pub(crate) fn window(&self) -> Duration {
-        Duration::from_millis(self.window)
-    }
-
-    pub(crate) fn warm_up(&self) -> Duration {
-        Duration::from_millis(self.window / 5)
-    }
-
-    pub(crate) fn leaves_out(&self, name: &str) -> bool {
-        self.without.iter().any(|without| without == name)
-    }
-
-    fn has(&self, section: Section) -> bool {
-        self.section.is_empty() || self.section.contains(&section)
-    }
-}
-
-/// Shows what is being done, without staying in the output.
-pub(crate) fn progress(text: &str) {
-    eprint!("\r\x1b[K{text}");
-}
 
 /// Measures, prints, writes the record.
 pub(crate) fn run(options: &Options) -> Result<()> {

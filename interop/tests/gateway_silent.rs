@@ -30,8 +30,9 @@ async fn nobody_waits(app: App) {
 #[tokio::test]
 async fn a_request_waits_as_long_as_it_is_told() {
     let app = App::libfcgi_with(2).await;
-    let gateway = Own::before(app.port(), "probe_timeout = \"400ms\"").await;
+    // It asks when it starts, and a request that comes meanwhile waits for the rest of the time.
     let began = Instant::now();
+    let gateway = Own::before(app.port(), "probe_timeout = \"400ms\"").await;
     assert_eq!(get_ok(&client(), &gateway.url("/")).await, "Hello world\n");
     let waited = began.elapsed();
     assert!(waited >= Duration::from_millis(390), "{waited:?}");

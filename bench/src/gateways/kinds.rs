@@ -4,7 +4,8 @@ use std::path::Path;
 
 use crate::peers::Places;
 
-use super::CLIENTS;
+/// Keep-alive connections of the load.
+pub(super) const CLIENTS: usize = 64;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Gateway {

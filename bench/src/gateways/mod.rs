@@ -11,11 +11,11 @@ use afcgi_bench::load::{Expect, Limit, LoadError, Target};
 use afcgi_bench::process::{self, Process, free_port};
 use anyhow::{Result, anyhow, bail};
 
+use crate::options::{Cores, Options, progress};
 use crate::peers::{HOLDING, Peer, Places, RAW};
-use crate::suite::{Cores, Options, progress};
 use crate::table::Table;
 
-use kinds::Gateway;
+use kinds::{CLIENTS, Gateway};
 pub(crate) use kinds::{command, haproxy, load_module, nginx};
 
 /// Row names that the targets refer to.
@@ -24,7 +24,6 @@ pub(crate) const KEEPALIVE: &str = "nginx, stock keepalive";
 pub(crate) const OWN: &str = "afcgi gateway";
 pub(crate) const CADDY: &str = "Caddy";
 
-const CLIENTS: usize = 64;
 /// Clients whose requests are held.
 pub(crate) const HELD: usize = 5000;
 /// How long each is held; all must have arrived well before.

@@ -2,8 +2,10 @@
 
 #![forbid(unsafe_code)]
 
+pub mod bench;
 pub mod demo;
 pub mod gateway;
+pub mod generate;
 pub mod logging;
 pub mod request;
 pub mod spawn;

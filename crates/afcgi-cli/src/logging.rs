@@ -2,7 +2,6 @@
 
 use std::error::Error;
 use std::io::{self, IsTerminal, Write};
-use std::str::FromStr;
 use std::sync::OnceLock;
 
 use tracing_subscriber::EnvFilter;
@@ -18,17 +17,20 @@ pub enum LogFormat {
     Json,
 }
 
-impl FromStr for LogFormat {
-    type Err = String;
+impl From<LogFormat> for afcgi_gateway::LogFormat {
+    fn from(format: LogFormat) -> Self {
+        match format {
+            LogFormat::Text => Self::Text,
+            LogFormat::Json => Self::Json,
+        }
+    }
+}
 
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "text" => Ok(Self::Text),
-            "json" => Ok(Self::Json),
-            _ => Err(format!(
-                "`{}` is no format of a log: expected \"text\" or \"json\"",
-                text.escape_debug()
-            )),
+impl From<afcgi_gateway::LogFormat> for LogFormat {
+    fn from(format: afcgi_gateway::LogFormat) -> Self {
+        match format {
+            afcgi_gateway::LogFormat::Text => Self::Text,
+            afcgi_gateway::LogFormat::Json => Self::Json,
         }
     }
 }

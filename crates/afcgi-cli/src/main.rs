@@ -3,8 +3,8 @@
 use std::process::ExitCode;
 
 use afcgi_cli::logging::{self, LogFormat};
-use afcgi_cli::{demo, gateway, request, spawn, top};
-use clap::{Parser, Subcommand};
+use afcgi_cli::{bench, demo, gateway, generate, request, spawn, top};
+use clap::{CommandFactory, Parser, Subcommand};
 
 /// What thousands of clients had in memory goes back to the system when they have left. The allocator of glibc keeps it: it frees
 /// from the end of its heaps, and something always stays there.
@@ -21,17 +21,21 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Bench(bench::Arguments),
     Demo(demo::Arguments),
     Gateway(gateway::Arguments),
     Request(request::Arguments),
     Spawn(spawn::Arguments),
     SpawnExec(spawn::Exec),
     Top(top::Arguments),
+    Completions(generate::Completions),
+    Man(generate::Man),
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let (name, result) = match arguments.command {
+        Command::Bench(arguments) => return ExitCode::from(arguments.run()),
         Command::Demo(arguments) => {
             logging::init(LogFormat::Text);
             ("demo", arguments.run(Some(gateway::embedded)))
@@ -42,6 +46,8 @@ fn main() -> ExitCode {
         Command::Spawn(arguments) => return arguments.run(),
         Command::SpawnExec(exec) => return exec.run(),
         Command::Top(arguments) => return arguments.run(),
+        Command::Completions(arguments) => ("completions", arguments.run(Arguments::command())),
+        Command::Man(arguments) => ("man", arguments.run(Arguments::command())),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

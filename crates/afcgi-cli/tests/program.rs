@@ -211,3 +211,74 @@ async fn few_descriptors() {
         "expected n from 1 to 22\n"
     );
 }
+
+/// The names of the subcommands that `--help` lists.
+fn subcommands() -> Vec<String> {
+    let help = afcgi(&["--help"]).output().unwrap();
+    let help = String::from_utf8(help.stdout).unwrap();
+    (help.lines())
+        .skip_while(|line| *line != "Commands:")
+        .skip(1)
+        .take_while(|line| !line.is_empty())
+        .filter_map(|line| line.split_whitespace().next())
+        .map(str::to_owned)
+        .filter(|name| name != "help")
+        .collect()
+}
+
+#[test]
+fn completions() {
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let output = afcgi(&["completions", shell]).output().unwrap();
+        assert!(output.status.success(), "{shell}: {output:?}");
+        let text = String::from_utf8(output.stdout).unwrap();
+        for name in subcommands() {
+            assert!(text.contains(&name), "{shell} does not know {name}");
+        }
+    }
+    // bash takes what is for it. `spawn-exec` is started by the process manager alone.
+    let text = afcgi(&["completions", "bash"]).output().unwrap().stdout;
+    let text = String::from_utf8(text).unwrap();
+    for (begun, whole) in [("requ", "request"), ("sp", "spawn")] {
+        let script = format!(
+            "{text}\nCOMP_WORDS=(afcgi {begun}) COMP_CWORD=1; _afcgi afcgi {begun} afcgi; echo \"${{COMPREPLY[@]}}\""
+        );
+        let output = Command::new("bash").args(["-c", &script]).output().unwrap();
+        let found = String::from_utf8_lossy(&output.stdout);
+        assert_eq!(found.trim(), whole, "{output:?}");
+    }
+}
+
+#[test]
+fn man_pages() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("man1");
+    let output = afcgi(&["man", path.to_str().unwrap()]).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let mut wanted = vec!["afcgi.1".to_owned()];
+    wanted.extend(subcommands().iter().map(|name| format!("afcgi-{name}.1")));
+    wanted.sort();
+    let mut found: Vec<_> = std::fs::read_dir(&path)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    found.sort();
+    assert_eq!(found, wanted);
+    let page = std::fs::read_to_string(path.join("afcgi-request.1")).unwrap();
+    for words in [
+        ".TH afcgi-request 1",
+        "max\\-time",
+        ".SH OPTIONS",
+        "Examples:",
+    ] {
+        assert!(page.contains(words), "{words} is not in {page}");
+    }
+
+    let output = afcgi(&["man", "/proc/nowhere"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        text.contains("cannot write man pages to /proc/nowhere"),
+        "{text}"
+    );
+}

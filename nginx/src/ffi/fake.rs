@@ -18,11 +18,12 @@ use nginx_sys::{
     u_char,
 };
 
-use super::log::{self, Level};
+use super::log;
 use super::{AGAIN, ERROR, fence, fenced};
-use crate::fake::Got;
-use crate::keys::{self, FakeKey};
-use crate::worker;
+use crate::host as worker;
+use afcgi_nginx_core::fake::Got;
+use afcgi_nginx_core::host::{self, FakeConnection as _, Level};
+use afcgi_nginx_core::keys::{self, FakeKey};
 
 /// The connection, its events, and the number under which the worker knows it.
 #[repr(C)]
@@ -79,8 +80,15 @@ impl FakeConnection {
         Some(fake)
     }
 
+    /// For `peer.connection`.
+    pub(crate) fn as_ptr(&self) -> *mut ngx_connection_t {
+        self.0.as_ptr().cast()
+    }
+}
+
+impl host::FakeConnection for FakeConnection {
     /// Makes the fake as good as new, for another request.
-    pub(crate) fn renew(&mut self, id: FakeKey) {
+    fn renew(&mut self, id: FakeKey) {
         let at = self.0.as_ptr();
         // SAFETY: ours alone (see the type), in no queue or timer of nginx's (see `silence`), and zero
         // is a value of everything in it.
@@ -117,38 +125,33 @@ impl FakeConnection {
         }
     }
 
-    /// For `peer.connection`.
-    pub(crate) fn as_ptr(&self) -> *mut ngx_connection_t {
-        self.0.as_ptr().cast()
-    }
-
     /// Has nginx read in this turn of the event loop.
-    pub(crate) fn wake_read(&self) {
+    fn wake_read(&self) {
         // SAFETY: valid (see the type), and nginx is not in the middle of a change of its queues.
         unsafe { wake(&raw mut (*self.0.as_ptr()).read) }
     }
 
     /// Has nginx write in this turn of the event loop.
-    pub(crate) fn wake_write(&self) {
+    fn wake_write(&self) {
         // SAFETY: as in `wake_read`.
         unsafe { wake(&raw mut (*self.0.as_ptr()).write) }
     }
 
     /// Takes the fake out of nginx's timers and queues, and away from the request and its log: nginx
     /// is done with it.
-    pub(crate) fn silence(&self) {
+    fn silence(&self) {
         // SAFETY: valid (see the type), and a fake.
         unsafe { silence(self.as_ptr()) };
     }
 
     /// Whether nginx gave up waiting for the application.
-    pub(crate) fn timed_out(&self) -> bool {
+    fn timed_out(&self) -> bool {
         // SAFETY: valid (see the type).
         unsafe { (*self.0.as_ptr()).read.timedout() != 0 }
     }
 
     /// Writes a line about the request to the error log.
-    pub(crate) fn log(&self, level: Level, errno: i32, text: &str) {
+    fn log(&self, level: Level, errno: i32, text: &str) {
         // SAFETY: valid (see the type); nginx has set the log of the request, which lives.
         unsafe { log::line_to((*self.0.as_ptr()).connection.log, level, errno, text) };
     }
@@ -242,13 +245,13 @@ unsafe fn read(c: *mut ngx_connection_t, buffer: *mut u_char, size: usize) -> Go
         };
     }
     // SAFETY: the caller's word. No byte need have been written.
-    let (id, out) = unsafe {
+    let (id, mut out) = unsafe {
         (
             keys::key((*c.cast::<Raw>()).id),
             slice::from_raw_parts_mut(buffer.cast::<MaybeUninit<u8>>(), size),
         )
     };
-    worker::with(|worker| worker.recv(id, out)).unwrap_or(Got::Failed)
+    worker::with(|worker| worker.recv(id, &mut out)).unwrap_or(Got::Failed)
 }
 
 /// Runs a call on a fake. After a panic the connection that it is on is given up: nothing about it can
@@ -329,7 +332,9 @@ unsafe fn write(c: *mut ngx_connection_t, bytes: *const u_char, size: usize) -> 
         let id = keys::key((*c.cast::<Raw>()).id);
         (id, slice::from_raw_parts(bytes, size))
     };
-    let sent = worker::with(|worker| worker.send(id, bytes)).unwrap_or(Err(()));
+    let sent = worker::with(|worker| worker.send(id, bytes))
+        .flatten()
+        .ok_or(());
     // SAFETY: the caller's word.
     unsafe {
         match sent {

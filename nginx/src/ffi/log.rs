@@ -1,18 +1,9 @@
 //! Lines in nginx's error log.
 
+use afcgi_nginx_core::host::Level;
 use std::panic;
 
 use nginx_sys::{ngx_cycle, ngx_err_t, ngx_log_error_core, ngx_log_t, ngx_uint_t};
-
-/// How much a line matters, as nginx numbers it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Level {
-    Emergency = 1,
-    Alert = 2,
-    Error = 4,
-    Warning = 5,
-    Notice = 6,
-}
 
 /// Where lines of the worker go that belong to no request.
 pub(crate) fn cycle_log() -> *mut ngx_log_t {

@@ -16,7 +16,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use nginx_sys::{ngx_exiting, ngx_int_t, ngx_terminate};
 
-use crate::faults;
+use afcgi_nginx_core::faults;
 
 pub(crate) const OK: ngx_int_t = 0;
 pub(crate) const ERROR: ngx_int_t = -1;

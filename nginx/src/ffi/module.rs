@@ -1,5 +1,6 @@
 //! The tables by which nginx knows the module, its directives, and their place in the configuration.
 
+use afcgi_nginx_core::host::Level;
 use std::ffi::{c_char, c_void};
 use std::ptr;
 use std::slice;
@@ -15,12 +16,12 @@ use nginx_sys::{
     ngx_parse_offset, ngx_parse_time, ngx_pcalloc, ngx_pool_cleanup_add, ngx_str_t, ngx_uint_t,
 };
 
-use super::log::{self, Level};
+use super::log;
 use super::upstream::Hooks;
 use super::{ERROR, OK, fence, sock, status, variables, zone};
-use crate::conf::{Readers, Settings};
-use crate::faults;
-use crate::worker;
+use crate::host as worker;
+use afcgi_nginx_core::conf::{Readers, Settings};
+use afcgi_nginx_core::faults;
 
 /// What nginx shows as the value of an unset flag.
 const UNSET: ngx_flag_t = -1;

@@ -18,52 +18,9 @@ use nginx_sys::{
 };
 
 use super::{AGAIN, OK, fence, log};
-use crate::keys::{self, RealKey};
-use crate::worker;
-
-/// Where to connect to, and from where.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Target {
-    /// The socket address, as the system has it.
-    pub(crate) address: Vec<u8>,
-    /// The local socket address of `fastcgi_bind`, empty without.
-    pub(crate) local: Vec<u8>,
-    /// Whether the local address may be one that is not this machine's.
-    pub(crate) transparent: bool,
-    pub(crate) keepalive: bool,
-    /// The address for logs.
-    pub(crate) name: String,
-}
-
-/// The same, as nginx has it for a request.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct TargetRef<'a> {
-    pub(crate) address: &'a [u8],
-    pub(crate) local: &'a [u8],
-    pub(crate) transparent: bool,
-    pub(crate) keepalive: bool,
-    pub(crate) name: &'a [u8],
-}
-
-impl TargetRef<'_> {
-    /// Whether it is the same place, whatever it is called.
-    pub(crate) fn is(&self, target: &Target) -> bool {
-        target.address == self.address
-            && target.local == self.local
-            && target.transparent == self.transparent
-            && target.keepalive == self.keepalive
-    }
-
-    pub(crate) fn to_target(self) -> Target {
-        Target {
-            address: self.address.to_vec(),
-            local: self.local.to_vec(),
-            transparent: self.transparent,
-            keepalive: self.keepalive,
-            name: String::from_utf8_lossy(self.name).into_owned(),
-        }
-    }
-}
+use crate::host as worker;
+use afcgi_nginx_core::host::{Io, Socket, Target};
+use afcgi_nginx_core::keys::{self, RealKey};
 
 /// A socket address in memory that is aligned for every family.
 #[repr(C)]
@@ -107,18 +64,6 @@ impl fmt::Debug for Sock {
             .field("armed", &self.armed)
             .finish()
     }
-}
-
-/// What reading or writing gave.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Io {
-    Bytes(usize),
-    /// The event loop calls when there is more.
-    Again,
-    /// The other side has closed.
-    Closed,
-    /// The system gave an error, which nginx has logged.
-    Failed,
 }
 
 /// The log that errors of connecting go to: a request's, or the worker's own.
@@ -207,19 +152,21 @@ impl Sock {
         Some((sock, rc == OK))
     }
 
-    /// nginx's number of the connection, which no other one of any worker has.
-    pub(crate) fn number(&self) -> c_ulong {
-        // SAFETY: the connection is open.
-        unsafe { (*self.connection()).number }
-    }
-
     fn connection(&self) -> *mut ngx_connection_t {
         // SAFETY: see the invariant.
         unsafe { (*self.raw.as_ptr()).connection }
     }
+}
+
+impl Socket for Sock {
+    /// nginx's number of the connection, which no other one of any worker has.
+    fn number(&self) -> c_ulong {
+        // SAFETY: the connection is open.
+        unsafe { (*self.connection()).number }
+    }
 
     /// The error of connecting, 0 if there is none.
-    pub(crate) fn take_error(&self) -> i32 {
+    fn take_error(&self) -> i32 {
         let mut error: libc::c_int = 0;
         let mut length = size_of::<libc::c_int>() as libc::socklen_t;
         // SAFETY: the descriptor is open, and the result has the size that is said.
@@ -236,7 +183,7 @@ impl Sock {
     }
 
     /// Has small writes sent at once, where the address family knows of delaying them.
-    pub(crate) fn set_nodelay(&self, target: &Target) {
+    fn set_nodelay(&self, target: &Target) {
         let mut family = [0; size_of::<libc::sa_family_t>()];
         for (to, from) in family.iter_mut().zip(&target.address) {
             *to = *from;
@@ -249,7 +196,7 @@ impl Sock {
     }
 
     /// Whether the other side has closed, or written without being asked: not to be used again.
-    pub(crate) fn is_stale(&self) -> bool {
+    fn is_stale(&self) -> bool {
         let mut byte = 0_u8;
         // SAFETY: the descriptor is open, and there is room for the byte.
         let rc = unsafe {
@@ -263,7 +210,7 @@ impl Sock {
         rc != -1 || std::io::Error::last_os_error().kind() != std::io::ErrorKind::WouldBlock
     }
 
-    pub(crate) fn recv(&self, buffer: &mut [u8]) -> Io {
+    fn recv(&self, buffer: &mut [u8]) -> Io {
         let connection = self.connection();
         // SAFETY: open, its function was set when it was connected, and the buffer has that size.
         let count = unsafe {
@@ -284,7 +231,7 @@ impl Sock {
         }
     }
 
-    pub(crate) fn send(&self, bytes: &[u8]) -> Io {
+    fn send(&self, bytes: &[u8]) -> Io {
         let connection = self.connection();
         // SAFETY: open, its function was set when it was connected, it does not write to the bytes.
         let count = unsafe {
@@ -305,31 +252,31 @@ impl Sock {
     }
 
     /// Whether another read may give something.
-    pub(crate) fn may_read(&self) -> bool {
+    fn may_read(&self) -> bool {
         // SAFETY: the connection is open.
         unsafe { (*(*self.connection()).read).ready() != 0 }
     }
 
     /// Whether another write may take something.
-    pub(crate) fn may_write(&self) -> bool {
+    fn may_write(&self) -> bool {
         // SAFETY: the connection is open.
         unsafe { (*(*self.connection()).write).ready() != 0 }
     }
 
     /// Whether nginx asks for idle connections to be closed.
-    pub(crate) fn is_closing(&self) -> bool {
+    fn is_closing(&self) -> bool {
         // SAFETY: the connection is open.
         unsafe { (*self.connection()).close() != 0 }
     }
 
-    pub(crate) fn set_idle(&self, idle: bool) {
+    fn set_idle(&self, idle: bool) {
         // SAFETY: the connection is open.
         unsafe { (*self.connection()).set_idle(idle.into()) };
     }
 
     /// Lets nginx close the connection when it runs out of `worker_connections`, as it does with those
     /// that `keepalive` keeps.
-    pub(crate) fn set_reusable(&self, reusable: bool) {
+    fn set_reusable(&self, reusable: bool) {
         let connection = self.connection();
         // SAFETY: the connection is open; the queue is nginx's own.
         unsafe {
@@ -340,7 +287,7 @@ impl Sock {
     }
 
     /// Has `worker.flush` called in this turn of the event loop, after what is posted already.
-    pub(crate) fn post_flush(&self) {
+    fn post_flush(&self) {
         // SAFETY: valid (see the invariant); the queue is nginx's own.
         unsafe {
             ngx_post_event(
@@ -351,13 +298,13 @@ impl Sock {
     }
 
     /// Has it read again in the next turn of the event loop, after everybody else's events.
-    pub(crate) fn read_next_turn(&self) {
+    fn read_next_turn(&self) {
         // SAFETY: the connection is open; the queue is nginx's own.
         unsafe { ngx_post_event((*self.connection()).read, &raw mut ngx_posted_next_events) };
     }
 
     /// Has `worker.due` called then, or earlier.
-    pub(crate) fn wake_at(&self, now: Instant, due: Instant) {
+    fn wake_at(&self, now: Instant, due: Instant) {
         if self.armed.get().is_some_and(|armed| armed <= due) {
             return;
         }
@@ -376,7 +323,7 @@ impl Sock {
     }
 
     /// The timer has fired.
-    pub(crate) fn disarmed(&self) {
+    fn disarmed(&self) {
         self.armed.set(None);
     }
 }

@@ -16,7 +16,7 @@ use nginx_sys::{
 
 use super::module::conf_error;
 use super::{ERROR, OK, fence, zone};
-use crate::status::{Format, json, prometheus};
+use afcgi_nginx_core::status::{Format, json, prometheus};
 
 /// `fastcgi_multiplex_status [json | prometheus];` in a location.
 pub(super) const LOCATION: ngx_command_t = ngx_command_t {

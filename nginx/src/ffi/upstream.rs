@@ -1,6 +1,7 @@
 //! The hooks of a request's upstream: `peer.init`, `peer.get` and `peer.free`, each before the one
 //! that was there.
 
+use afcgi_nginx_core::host::{Level, TargetRef};
 use std::ffi::c_void;
 use std::slice;
 
@@ -14,14 +15,15 @@ use nginx_sys::{
 };
 
 use super::fake;
-use super::log::{self, Level};
-use super::sock::{LogTo, TargetRef};
+use super::log;
+use super::sock::LogTo;
 use super::variables::Log;
 use super::{AGAIN, BUSY, DECLINED, DONE, ERROR, OK, fence, fenced, module};
-use crate::conf::Settings;
-use crate::fake::{Freed, Wants};
-use crate::keys::FakeKey;
-use crate::worker::{self, Opened, Worker};
+use crate::host::{self as worker, Worker};
+use afcgi_nginx_core::conf::Settings;
+use afcgi_nginx_core::fake::{Freed, Wants};
+use afcgi_nginx_core::keys::FakeKey;
+use afcgi_nginx_core::worker::Opened;
 
 unsafe extern "C" {
     /// nginx's own FastCGI module.

@@ -12,9 +12,9 @@ use nginx_sys::{
 
 use super::status::text;
 use super::{ERROR, OK, fence, module};
-use crate::keys::FakeKey;
-use crate::trace::{Trace, Variable};
-use crate::worker;
+use crate::host as worker;
+use afcgi_nginx_core::keys::FakeKey;
+use afcgi_nginx_core::trace::{Trace, Variable};
 
 /// What a request has in its pool.
 pub(super) struct Seen {

@@ -1,9 +1,10 @@
 //! The memory that the worker processes share, in zones of nginx's: one for the table of
-//! [`status`](crate::status), without which nothing is counted and which `fastcgi_multiplex_status`
+//! [`status`](afcgi_nginx_core::status), without which nothing is counted and which `fastcgi_multiplex_status`
 //! brings, and one for the [`verdicts`].
 //!
 //! nginx keeps a zone across reloads as long as its size stays, and with it all totals and verdicts.
 
+use afcgi_nginx_core::host::Level;
 use std::cell::Cell;
 use std::ffi::{CStr, c_char, c_void};
 use std::mem::MaybeUninit;
@@ -19,13 +20,13 @@ use nginx_sys::{
     ngx_str_t,
 };
 
-use super::log::{self, Level};
+use super::log;
 use super::module::{conf_error, tag};
 use super::status::text;
 use super::{ERROR, OK, fence};
-use crate::status::{Counts, Entry, Summary, summaries};
-use crate::verdicts::{self, Clock};
-use crate::worker;
+use crate::host as worker;
+use afcgi_nginx_core::status::{Counts, Entry, Summary, summaries};
+use afcgi_nginx_core::verdicts::{self, Clock};
 
 /// The zone of what is counted.
 const STATUS: &CStr = c"fastcgi_multiplex_status";

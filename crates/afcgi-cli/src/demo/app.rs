@@ -32,11 +32,13 @@ use futures_util::{Stream, StreamExt};
 use serde::{Deserialize, Serialize};
 
 use super::chat::Chat;
-use super::live::{self, Page, Pages};
+use super::live;
 use super::load::Load;
+use super::pages::{Page, Pages};
 use super::public::Public;
 use super::room::{Place, Room};
-use super::{download, echo, too_few};
+use super::site::{Rooms, Site};
+use super::{download, echo};
 
 /// A page without anything from elsewhere, and with nothing but its own script.
 static PAGE: LazyLock<String> =
@@ -88,29 +90,6 @@ impl Default for Config {
             downloads: 16,
         }
     }
-}
-
-/// What there may only be so many of, by its kind.
-#[derive(Clone, Debug)]
-pub(super) struct Rooms {
-    pub(super) pages: Room,
-    pub(super) clocks: Room,
-    pub(super) sockets: Room,
-    pub(super) downloads: Room,
-}
-
-#[derive(Clone, Debug)]
-pub(super) struct Site {
-    pub(super) stats: Stats,
-    pub(super) stopping: Stopping,
-    pub(super) chat: Chat,
-    pub(super) pages: Pages,
-    pub(super) load: Load,
-    pub(super) rooms: Rooms,
-    /// Why there is no room for more clients, if it is the limit of open files.
-    descriptors: Option<u64>,
-    /// The number of this run.
-    pub(super) run: u64,
 }
 
 /// The application, that shows the numbers of a server, ends its streams when that is stopping, and has
@@ -304,6 +283,11 @@ fn is_of_this_site(headers: &HeaderMap) -> bool {
         (Some(origin), Some(host)) => origin.as_str().eq_ignore_ascii_case(host),
         _ => false,
     }
+}
+
+/// Why there are fewer clients than there might be, as a sentence.
+pub(super) fn too_few(descriptors: u64) -> String {
+    format!("this process may have {descriptors} files open (ulimit -n).")
 }
 
 #[cfg(test)]

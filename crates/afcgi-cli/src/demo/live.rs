@@ -1,10 +1,8 @@
 //! The event stream of a page: who it is, the numbers several times a second, the time every second,
 //! and what is said in the chat. What a page has asked for ends with its stream.
 
-use std::collections::HashMap;
 use std::convert::Infallible;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use axum::response::sse::Event;
@@ -14,60 +12,13 @@ use serde::Serialize;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_stream::wrappers::IntervalStream;
 
-use super::app::Site;
-use super::load::{Clients, Tally};
+use super::load::Tally;
+use super::pages::Page;
+use super::site::Site;
 
 /// How often the numbers are sent.
 const NUMBERS: Duration = Duration::from_millis(200);
 const SECOND: Duration = Duration::from_secs(1);
-
-/// What a page has, beside its stream.
-#[derive(Debug, Default)]
-pub(super) struct Page {
-    pub(super) clients: Clients,
-    /// Bytes of its download that were handed over to be sent.
-    pub(super) handed: Arc<AtomicU64>,
-}
-
-/// The pages that are open, by a number that only they know; a clone has the same.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Pages(Arc<Mutex<HashMap<u64, Arc<Page>>>>);
-
-/// The entry of a page, removed when it is dropped.
-#[derive(Debug)]
-struct Entry {
-    pages: Pages,
-    id: u64,
-    page: Arc<Page>,
-}
-
-impl Pages {
-    fn lock(&self) -> MutexGuard<'_, HashMap<u64, Arc<Page>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn add(&self) -> Entry {
-        let (id, page) = (fastrand::u64(..), Arc::<Page>::default());
-        self.lock().insert(id, Arc::clone(&page));
-        Entry {
-            pages: self.clone(),
-            id,
-            page,
-        }
-    }
-
-    /// The page that says so of itself, if it is open.
-    pub(super) fn get(&self, id: &str) -> Option<Arc<Page>> {
-        let id = u64::from_str_radix(id, 16).ok()?;
-        self.lock().get(&id).cloned()
-    }
-}
-
-impl Drop for Entry {
-    fn drop(&mut self) {
-        self.pages.lock().remove(&self.id);
-    }
-}
 
 /// The first event.
 #[derive(Debug, Serialize)]

@@ -10,8 +10,10 @@ mod download;
 mod echo;
 mod live;
 mod load;
+mod pages;
 mod public;
 mod room;
+mod site;
 
 use std::fmt;
 use std::future::Future;
@@ -24,6 +26,7 @@ use afcgi::{Address, Listener, Server, Stopping, UnixOptions};
 use futures_util::{Stream, StreamExt, stream};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+use app::too_few;
 pub use app::{Config, app};
 pub use public::{Public, PublicError};
 
@@ -240,11 +243,6 @@ impl Config {
         }
         self
     }
-}
-
-/// Why there are fewer clients than there might be, as a sentence.
-fn too_few(descriptors: u64) -> String {
-    format!("this process may have {descriptors} files open (ulimit -n).")
 }
 
 #[cfg(test)]

@@ -62,37 +62,11 @@ pub struct Arguments {
     #[arg(value_name = "ADDR[/PATH][?QUERY]")]
     pub(super) target: String,
 
-    /// Run this file: SCRIPT_FILENAME, SCRIPT_NAME and DOCUMENT_ROOT follow from it.
-    #[arg(long, value_name = "FILE", help_heading = "What is asked for")]
-    pub(super) script: Option<String>,
-    /// The folder of the scripts (DOCUMENT_ROOT).
-    #[arg(long, value_name = "DIR", help_heading = "What is asked for")]
-    pub(super) root: Option<String>,
-    /// The method.
-    #[arg(
-        short = 'X',
-        long = "request",
-        value_name = "METHOD",
-        help_heading = "What is asked for"
-    )]
-    pub(super) method: Option<String>,
-    /// A header field, as HTTP_NAME; `NAME:` takes one away, `NAME;` sends it empty.
-    #[arg(
-        short = 'H',
-        long = "header",
-        value_name = "NAME: VALUE",
-        help_heading = "What is asked for"
-    )]
-    pub(super) headers: Vec<String>,
+    #[command(flatten)]
+    pub(super) asked: Asked,
     /// Ask for the head only (HEAD), and show it.
     #[arg(short = 'I', long, conflicts_with_all = ["data", "data_binary", "form"], help_heading = "What is asked for")]
     pub(super) head: bool,
-    /// A parameter, in place of the one of that name.
-    #[arg(long, value_name = "NAME=VALUE", help_heading = "What is asked for")]
-    pub(super) param: Vec<String>,
-    /// Leave a parameter out.
-    #[arg(long, value_name = "NAME", help_heading = "What is asked for")]
-    pub(super) no_param: Vec<String>,
     /// What the application is asked to be.
     #[arg(long, value_enum, default_value_t = RoleName::Responder, help_heading = "What is asked for")]
     pub(super) role: RoleName,
@@ -175,9 +149,42 @@ pub struct Arguments {
     pub(super) json: bool,
 }
 
+/// What is asked for, for every tool that sends requests.
+#[derive(Debug, Default, clap::Args)]
+pub(crate) struct Asked {
+    /// Run this file: SCRIPT_FILENAME, SCRIPT_NAME and DOCUMENT_ROOT follow from it.
+    #[arg(long, value_name = "FILE", help_heading = "What is asked for")]
+    pub(crate) script: Option<String>,
+    /// The folder of the scripts (DOCUMENT_ROOT).
+    #[arg(long, value_name = "DIR", help_heading = "What is asked for")]
+    pub(crate) root: Option<String>,
+    /// The method.
+    #[arg(
+        short = 'X',
+        long = "request",
+        value_name = "METHOD",
+        help_heading = "What is asked for"
+    )]
+    pub(crate) method: Option<String>,
+    /// A header field, as HTTP_NAME; `NAME:` takes one away, `NAME;` sends it empty.
+    #[arg(
+        short = 'H',
+        long = "header",
+        value_name = "NAME: VALUE",
+        help_heading = "What is asked for"
+    )]
+    pub(crate) headers: Vec<String>,
+    /// A parameter, in place of the one of that name.
+    #[arg(long, value_name = "NAME=VALUE", help_heading = "What is asked for")]
+    pub(crate) param: Vec<String>,
+    /// Leave a parameter out.
+    #[arg(long, value_name = "NAME", help_heading = "What is asked for")]
+    pub(crate) no_param: Vec<String>,
+}
+
 /// The roles that FastCGI knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(super) enum RoleName {
+pub(crate) enum RoleName {
     /// Answers the request.
     Responder,
     /// Allows or denies it.
@@ -197,7 +204,7 @@ impl From<RoleName> for afcgi_proto::Role {
 }
 
 /// A time with its unit, or in seconds as for curl.
-fn duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let seconds = text.parse().ok().map(Duration::try_from_secs_f64);
     let duration = match seconds {
         Some(seconds) => seconds.map_err(|error| error.to_string())?,

@@ -14,7 +14,7 @@ const PIECE: usize = 32 * 1024;
 
 /// A body, which can be sent any number of times.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Body {
+pub(crate) struct Body {
     parts: Vec<Part>,
 }
 
@@ -27,7 +27,7 @@ enum Part {
 
 impl Body {
     /// How many bytes it has.
-    pub(super) fn length(&self) -> u64 {
+    pub(crate) fn length(&self) -> u64 {
         let lengths = self.parts.iter().map(|part| match part {
             Part::Bytes(bytes) => bytes.len() as u64,
             Part::File(_, length) => *length,
@@ -57,6 +57,24 @@ impl Body {
         Ok(())
     }
 
+    /// All of it, if that is not more than is held of what has no length.
+    pub(crate) fn bytes(&self) -> Result<Vec<u8>, Failure> {
+        if self.length() > HELD {
+            let text = "a body of more than 64 MiB is not sent over and over";
+            return Err(Failure::Usage(text.into()));
+        }
+        let (mut source, mut bytes) = (self.open(), Vec::new());
+        loop {
+            let piece = source.next()?;
+            if piece.is_empty() {
+                return Ok(bytes);
+            }
+            let count = piece.len();
+            bytes.extend_from_slice(piece);
+            source.sent(count);
+        }
+    }
+
     /// Reads it from its start.
     pub(super) fn open(&self) -> Source<'_> {
         Source {
@@ -69,7 +87,7 @@ impl Body {
 }
 
 /// What `-d` says, several times: joined by `&`, and without the ends of lines of files unless `binary`.
-pub(super) fn data(values: &[String], binary: bool) -> Result<Body, Failure> {
+pub(crate) fn data(values: &[String], binary: bool) -> Result<Body, Failure> {
     let mut body = Body::default();
     for (number, value) in values.iter().enumerate() {
         if number > 0 {

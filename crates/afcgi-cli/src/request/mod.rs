@@ -3,19 +3,19 @@
 //! It is a web server for a single client: it drives the protocol crate's [`Connection`](afcgi_proto::web::Connection) itself, so that each
 //! record can be shown. The application may be hostile: what is held of it is bounded, and no control character of it reaches a terminal.
 
-mod arguments;
-mod body;
+pub(crate) mod arguments;
+pub(crate) mod body;
 mod exchange;
-mod failure;
+pub(crate) mod failure;
 mod fetch;
 mod link;
 mod observer;
-mod params;
+pub(crate) mod params;
 mod repeat;
 mod report;
 mod response;
-mod target;
-mod values;
+pub(crate) mod target;
+pub(crate) mod values;
 mod websocket;
 
 pub use arguments::Arguments;
@@ -161,7 +161,7 @@ async fn once(arguments: &Arguments, plan: &Plan, observer: &mut Observer) -> u8
     if arguments.silent {
         return outcome.code();
     }
-    if let Some(text) = report::explain(plan, observer, arguments.script.is_some()) {
+    if let Some(text) = report::explain(plan, observer, arguments.asked.script.is_some()) {
         observer.say(&text, false);
     }
     if let Ok(end) = &outcome.result {

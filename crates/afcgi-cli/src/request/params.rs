@@ -4,7 +4,7 @@ use afcgi::client::Mapping;
 use afcgi_proto::params::encode_pair;
 use percent_encoding::percent_decode_str;
 
-use super::arguments::{Arguments, RoleName};
+use super::arguments::{Arguments, Asked, RoleName};
 use super::body::{self, Body};
 use super::failure::Failure;
 use super::target::Target;
@@ -13,10 +13,10 @@ const SOFTWARE: &str = concat!("afcgi/", env!("CARGO_PKG_VERSION"));
 
 /// Parameters in their order; names are there once.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Params(Vec<(String, Vec<u8>)>);
+pub(crate) struct Params(Vec<(String, Vec<u8>)>);
 
 impl Params {
-    pub(super) fn set(&mut self, name: &str, value: impl AsRef<[u8]>) {
+    pub(crate) fn set(&mut self, name: &str, value: impl AsRef<[u8]>) {
         let value = value.as_ref().to_vec();
         match self.0.iter_mut().find(|pair| pair.0 == name) {
             Some(pair) => pair.1 = value,
@@ -28,20 +28,20 @@ impl Params {
         self.0.retain(|pair| pair.0 != name);
     }
 
-    pub(super) fn get(&self, name: &str) -> Option<&[u8]> {
+    pub(crate) fn get(&self, name: &str) -> Option<&[u8]> {
         let pair = self.0.iter().find(|pair| pair.0 == name)?;
         Some(&pair.1)
     }
 
     /// Names and values, in their order.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &[u8])> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &[u8])> {
         self.0
             .iter()
             .map(|(name, value)| (name.as_str(), value.as_slice()))
     }
 
     /// As they are sent.
-    pub(super) fn encode(&self) -> Vec<u8> {
+    pub(crate) fn encode(&self) -> Vec<u8> {
         let mut out = Vec::new();
         for (name, value) in &self.0 {
             // A command line is not as long as that.
@@ -59,13 +59,40 @@ pub(super) fn params(
     kind: Option<&str>,
     data: Option<&Body>,
 ) -> Result<Params, Failure> {
+    let way = Way {
+        method: if arguments.head { "HEAD" } else { "GET" },
+        role: arguments.role,
+        length: body.map(Body::length),
+        kind,
+        websocket: arguments.websocket,
+        file: arguments.data_file.as_deref().zip(data),
+    };
+    asked_for(&arguments.asked, target, &way)
+}
+
+/// How something is asked for.
+#[derive(Debug)]
+pub(crate) struct Way<'a> {
+    /// The method, if there is no body and none was given.
+    pub(crate) method: &'static str,
+    pub(crate) role: RoleName,
+    /// The length of the body.
+    pub(crate) length: Option<u64>,
+    /// Its type, if that follows from how it was given.
+    pub(crate) kind: Option<&'a str>,
+    pub(crate) websocket: bool,
+    /// The name of the file of a filter, and the file.
+    pub(crate) file: Option<(&'a str, &'a Body)>,
+}
+
+/// The parameters with which something is asked for.
+pub(crate) fn asked_for(asked: &Asked, target: &Target, way: &Way) -> Result<Params, Failure> {
     let mut params = Params::default();
-    let script = Script::find(arguments, target)?;
-    let method = match (&arguments.method, body) {
+    let script = Script::find(asked, target)?;
+    let method = match (&asked.method, way.length) {
         (Some(method), _) => method,
-        (None, _) if arguments.head => "HEAD",
         (None, Some(_)) => "POST",
-        (None, None) => "GET",
+        (None, None) => way.method,
     };
     params.set("GATEWAY_INTERFACE", "CGI/1.1");
     params.set("REQUEST_METHOD", method);
@@ -82,9 +109,9 @@ pub(super) fn params(
             [script.root.trim_end_matches('/').as_bytes(), &script.info].concat(),
         );
     }
-    if let Some(body) = body {
-        params.set("CONTENT_LENGTH", body.length().to_string());
-        params.set("CONTENT_TYPE", kind.unwrap_or(""));
+    if let Some(length) = way.length {
+        params.set("CONTENT_LENGTH", length.to_string());
+        params.set("CONTENT_TYPE", way.kind.unwrap_or(""));
     }
     for (name, value) in [
         ("SERVER_SOFTWARE", SOFTWARE),
@@ -103,7 +130,7 @@ pub(super) fn params(
     ] {
         params.set(name, value);
     }
-    if arguments.websocket {
+    if way.websocket {
         for (name, value) in [
             ("HTTP_CONNECTION", "upgrade"),
             ("HTTP_UPGRADE", "websocket"),
@@ -112,10 +139,10 @@ pub(super) fn params(
             params.set(name, value);
         }
     }
-    for field in &arguments.headers {
+    for field in &asked.headers {
         header(&mut params, field)?;
     }
-    if arguments.role == RoleName::Authorizer {
+    if way.role == RoleName::Authorizer {
         //
         for name in [
             "CONTENT_LENGTH",
@@ -126,13 +153,13 @@ pub(super) fn params(
             params.remove(name);
         }
     }
-    if let (Some(data), Some(name)) = (data, &arguments.data_file) {
+    if let Some((name, data)) = way.file {
         //
         params.set("FCGI_DATA_LENGTH", data.length().to_string());
         let modified = body::modified(name).unwrap_or_default();
         params.set("FCGI_DATA_LAST_MOD", modified.to_string());
     }
-    for pair in &arguments.param {
+    for pair in &asked.param {
         let (name, value) = pair.split_once('=').ok_or_else(|| {
             Failure::Usage(format!(
                 "`{}` is no parameter: expected NAME=VALUE",
@@ -141,7 +168,7 @@ pub(super) fn params(
         })?;
         params.set(name, value);
     }
-    for name in &arguments.no_param {
+    for name in &asked.no_param {
         params.remove(name);
     }
     Ok(params)
@@ -157,7 +184,7 @@ struct Script {
 }
 
 impl Script {
-    fn find(arguments: &Arguments, target: &Target) -> Result<Self, Failure> {
+    fn find(asked: &Asked, target: &Target) -> Result<Self, Failure> {
         let path = match target.path.as_str() {
             "" => "/",
             path => path,
@@ -167,8 +194,8 @@ impl Script {
             "" => String::new(),
             query => format!("?{query}"),
         };
-        let Some(script) = &arguments.script else {
-            let root = arguments.root.clone().unwrap_or_else(|| "/".to_owned());
+        let Some(script) = &asked.script else {
+            let root = asked.root.clone().unwrap_or_else(|| "/".to_owned());
             // As nginx's fastcgi_split_path_info of most configurations: `.php/` ends a script's name.
             let mut mapping = Mapping::php(&root);
             mapping.index = None;
@@ -189,7 +216,7 @@ impl Script {
             .to_string_lossy()
             .into_owned();
         let folder = absolute.rsplit_once('/').map_or("", |(folder, _)| folder);
-        let root = match arguments.root.as_deref() {
+        let root = match asked.root.as_deref() {
             Some(root) => root.trim_end_matches('/'),
             None => folder,
         };

@@ -11,17 +11,17 @@ use super::failure::Failure;
 
 /// An address and what is asked for there.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Target {
-    pub(super) address: Address,
+pub(crate) struct Target {
+    pub(crate) address: Address,
     /// The path as it was written; empty: none was given.
-    pub(super) path: String,
+    pub(crate) path: String,
     /// What is behind the first `?`.
-    pub(super) query: String,
+    pub(crate) query: String,
 }
 
 impl Target {
     /// `HOST:PORT/path?query`, or `unix:SOCKET/path?query`, where the socket ends at the first part of the path that is one.
-    pub(super) fn parse(text: &str) -> Result<Self, Failure> {
+    pub(crate) fn parse(text: &str) -> Result<Self, Failure> {
         let end = text.find(['/', '?']).unwrap_or(text.len());
         if let Ok(address @ Address::Tcp { .. }) = text[..end].parse() {
             return Ok(Self::at(address, &text[end..]));

@@ -10,6 +10,7 @@ use rustix::fd::AsFd;
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 
 use super::arguments::{Arguments, each};
+use crate::gateway::Mode;
 
 /// The workers' sockets: one for all, or one for each.
 #[derive(Debug)]
@@ -135,7 +136,7 @@ impl Drop for Loan {
 
 fn bind(address: &Address, arguments: &Arguments) -> io::Result<Listener> {
     let mut options = UnixOptions::default();
-    options.mode = arguments.socket_mode.map(|mode| mode.0);
+    options.mode = arguments.socket_mode.map(Mode::bits);
     if let Some(owner) = &arguments.socket_owner {
         (options.uid, options.gid) = (owner.uid, owner.gid);
     }

@@ -15,6 +15,7 @@
 
 mod config;
 mod members;
+mod owner;
 mod queue;
 mod serve;
 #[cfg(test)]
@@ -24,118 +25,63 @@ mod tests;
 pub mod verdict;
 
 use std::collections::VecDeque;
-use std::fmt;
 use std::time::{Duration, Instant};
 
 pub use config::{Backoff, Config, Kind, Wants};
 pub use members::MemberId;
 use members::{Members, Phase};
+pub use owner::{Action, Asked, Connections, Look, Why};
 use queue::Queues;
 pub use queue::Ticket;
 use verdict::Verdict;
 
 use crate::values::Values;
 
-/// What a pool has to know of a connection to decide.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Look {
-    /// Requests on it, those included that nobody waits for any more.
-    pub active: usize,
-    /// Whether it takes a request now.
-    pub takes: bool,
-    /// Whether it will take no more requests.
-    pub retired: bool,
-    /// Whether flow control is in use on it.
-    pub controlled: bool,
-    /// Whether a request holds up the others on it.
-    pub stalled: bool,
-}
-
-/// Whoever has the connections of a pool.
-pub trait Connections {
-    /// A connection, from when it is established.
-    type Member: Clone;
-    /// A request's place on a connection.
-    type Place;
-
-    /// How a connection is.
-    fn look(&self, member: &Self::Member) -> Look;
-
-    /// Opens a request on a connection that takes one. `None`: it takes none after all, and gets no
-    /// more.
-    fn open(&mut self, member: &Self::Member) -> Option<Self::Place>;
-}
-
-/// What is to be done, in the order in which it was decided.
-#[derive(Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Action<M, P, R> {
-    /// Connect, and tell [`Pool::connected`] or [`Pool::connect_failed`].
-    Open {
-        /// The name of the connection from now on.
-        id: MemberId,
-        /// What it is for.
-        kind: Kind,
-    },
-    /// The connection gets no more requests: it is to be closed when its last one has ended.
-    Retire(M),
-    /// A request that waited has its place.
-    Give(R, P),
-    /// A request that waited has nothing to wait for: no connection can be had.
-    Fail(R),
-    /// Something was found out about the application.
-    Judged {
-        /// What is known of it now.
-        verdict: Verdict,
-        /// Whether it is another thing than before.
-        changed: bool,
-        /// How it was found out.
-        why: Why,
-    },
-}
-
-/// How something was found out about an application.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Why {
-    /// It has answered GET_VALUES (R-40).
-    Answered,
-    /// It has not answered in time.
-    Silent,
-    /// It has closed the connection on which it was asked.
-    Closed,
-    /// It has refused a request by CANT_MPX_CONN (R-51).
-    Refused,
-    /// It cannot be connected to.
-    Unreachable,
-}
-
-impl fmt::Display for Why {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Answered => "that is its answer to GET_VALUES",
-            Self::Silent => "it does not answer GET_VALUES",
-            Self::Closed => "it closes the connection at GET_VALUES",
-            Self::Refused => "it refused a request with CANT_MPX_CONN",
-            Self::Unreachable => "it cannot be connected to",
-        })
-    }
-}
-
-/// What became of a request that asked for a place.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Asked<P> {
-    /// It has one.
-    Placed(P),
-    /// It may wait for one: see [`Pool::wait`].
-    Wait,
-    /// As many requests wait as may.
-    Full,
-    /// The pool gives no more places.
-    Closed,
-}
-
 /// The connections to one address. `M`, `P`: see [`Connections`]; `R`: a request that waits.
+///
+/// ```
+/// use std::time::Instant;
+/// use afcgi_proto::pool::{Action, Asked, Config, Connections, Kind, Look, Pool, Wants};
+/// use afcgi_proto::web::{self, Connection};
+/// use afcgi_proto::{Handle, Values};
+///
+/// // Where the connections are; a connection is named by its place there.
+/// struct Lines(Vec<Connection>);
+///
+/// impl Connections for Lines {
+///     type Member = usize;
+///     type Place = (usize, Handle);
+///
+///     fn look(&self, &at: &usize) -> Look {
+///         Look {
+///             active: self.0[at].active(),
+///             takes: self.0[at].has_room(),
+///             controlled: self.0[at].is_controlled(),
+///             ..Look::default()
+///         }
+///     }
+///
+///     fn open(&mut self, &at: &usize) -> Option<(usize, Handle)> {
+///         Some((at, self.0[at].open().ok()?))
+///     }
+/// }
+///
+/// let now = Instant::now();
+/// let mut lines = Lines(Vec::new());
+/// let mut pool = Pool::new(Config::default(), now);
+/// // The first request waits for a connection.
+/// assert!(matches!(pool.ask(Wants::default(), now, &mut lines), Asked::Wait));
+/// let ticket = pool.wait(Wants::default(), "GET /", now, &mut lines);
+/// assert!(ticket.is_ok());
+/// let Some(Action::Open { id, kind: Kind::Shared }) = pool.poll_action() else { panic!() };
+/// // It is connected, and the application says that it multiplexes.
+/// lines.0.push(Connection::new(web::Config::default()));
+/// pool.connected(id, 0, now, &mut lines);
+/// let values = Values { mpxs_conns: Some(true), ..Values::default() };
+/// pool.answered(id, &values, now, &mut lines);
+/// assert!(matches!(pool.poll_action(), Some(Action::Judged { changed: true, .. })));
+/// assert!(matches!(pool.poll_action(), Some(Action::Give("GET /", (0, _)))));
+/// ```
 #[derive(Debug)]
 pub struct Pool<M, P, R> {
     config: Config,

@@ -2,64 +2,65 @@
 
 use std::time::Duration;
 
-/// How long a connection is left alone now and then while one request overflows its buffer
-/// ([`Connection::is_overflowing`](super::Connection::is_overflowing)): an application that writes as fast
-/// as it is read would not get to what others wait for.
+/// How long reading a connection pauses while one request overflows its buffer
+/// ([`Connection::is_overflowing`](super::Connection::is_overflowing)). Without pauses, an application that
+/// writes as fast as it is read would not get to the other requests.
 pub const OVERFLOW_PAUSE: Duration = Duration::from_millis(1);
-/// Bytes that are read between such pauses.
+/// Bytes that are read between two such pauses.
 pub const OVERFLOW_BURST: usize = 256 * 1024;
 
-/// Limits of one connection, all of them enforced.
+/// The limits of one connection. All of them are enforced.
 ///
-/// Where requests are under flow control a connection holds at most `windows_total` plus 4 KiB for
-/// each request ([`SMALLEST_WINDOW`](crate::credit::SMALLEST_WINDOW)) of content, otherwise
-/// `requests × receive_buffer + overflow`; twice that when requests count that have ended and whose consumer
-/// has not read all of it. To that come `output_buffer + output_turn + 128 × requests` bytes of
-/// output, or up to 64 KiB instead of `output_turn` where a pair of PARAMS is longer than that. A buffer that grows may take up to twice its content.
+/// With flow control, a connection holds at most `windows_total` plus 4 KiB for each request
+/// ([`SMALLEST_WINDOW`](crate::credit::SMALLEST_WINDOW)) of content, otherwise
+/// `requests × receive_buffer + overflow`. The limit is twice that if it includes requests that have ended
+/// and whose consumer has not read everything. In addition, a connection holds
+/// `output_buffer + output_turn + 128 × requests` bytes of output, or up to 64 KiB instead of `output_turn`
+/// if a pair of PARAMS is longer than that. A growing buffer may take up to twice its content.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Requests that may hold an id at a time; 1: the application does not multiplex. Twice as many
-    /// when those are counted that have ended and whose consumer has not closed them. Default: 1024.
+    /// Maximum requests that hold an id at a time; 1: the application does not multiplex. The limit is twice
+    /// that if it includes requests that have ended and whose consumer has not closed them. Default: 1024.
     pub requests: u16,
-    /// Whether requests begin with FCGI_KEEP_CONN. Without it a connection is for one request:
-    /// it gets no other once that has begun, and is finished when that has ended. Default: yes.
+    /// Whether requests begin with FCGI_KEEP_CONN. Without it a connection is for one request: it
+    /// gets no other once that has begun, and is finished when that has ended. Default: yes.
     pub keep_conn: bool,
-    /// Bytes of STDOUT and STDERR that are held for one request until it reads them, where it is
-    /// not under flow control. Default: 256 KiB.
+    /// Maximum bytes of STDOUT and STDERR that are held for one request until it reads them, if it has
+    /// no flow control. Default: 256 KiB.
     pub receive_buffer: usize,
-    /// Bytes by which the first request whose buffer is full may overflow it while others are on the
-    /// connection: what is behind it is theirs, and they are not many, since no others come.
-    /// Default: 32 MiB.
+    /// Bytes by which the first request with a full buffer may exceed it while other requests are on the
+    /// connection. The responses of those are behind it. They are few, because the connection gets no more
+    /// requests. Default: 32 MiB.
     pub overflow: usize,
-    /// Whether requests are under flow control where the application knows it
-    /// (`docs/flow-control.md`). Default: yes.
+    /// Whether requests use flow control if the application supports it (`docs/flow-control.md`).
+    /// Default: yes.
     pub flow_control: bool,
-    /// The window in bytes that a request begins with under flow control, as long as
-    /// `windows_total` allows. Default: 256 KiB.
+    /// Bytes of the window that a request begins with under flow control, as long as
+    /// `windows_total` allows it. Default: 256 KiB.
     pub window: usize,
-    /// The window in bytes up to which a request's grows whose consumer keeps up. Default: 1 MiB.
+    /// Bytes to which the window of a request may grow if its consumer keeps up. Default: 1 MiB.
     pub window_most: usize,
-    /// Bytes of the windows of all requests together. As that runs out new requests begin with
-    /// smaller ones, of 4 KiB at least; half of it is not taken by windows that grow.
+    /// Maximum bytes of the windows of all requests together. When little of it is left, new requests begin
+    /// with smaller windows, of at least 4 KiB. Windows cannot grow into the last half of it.
     /// Default: 64 MiB.
     pub windows_total: usize,
-    /// How long one request whose buffer is full may hold up the other requests of the connection,
-    /// before it is aborted, unless it drains by half. Default: 10 s.
+    /// How long one request with a full buffer may block the other requests on the connection. Then it is
+    /// aborted, unless half of its buffer has drained. Default: 10 s.
     pub stall_timeout: Duration,
-    /// How long the END_REQUEST of an aborted request may take, before the connection gets no new
+    /// How long the END_REQUEST of an aborted request may take before the connection gets no more
     /// requests; to within an eighth. Default: 60 s.
     pub drain_timeout: Duration,
-    /// How long a request that its consumer is done with, by [`Connection::close_gently`], has to
+    /// How long a request that its consumer has closed with [`Connection::close_gently`] may take to
     /// end by itself before it is aborted. Default: 1 s.
     ///
     /// [`Connection::close_gently`]: super::Connection::close_gently
     pub linger_time: Duration,
     /// Bytes of content that such a request may still send before it is aborted. Default: 64 KiB.
     pub linger_bytes: usize,
-    /// Pending output in bytes above which requests wait. Default: 128 KiB.
+    /// Bytes of pending output above which requests wait. Default: 128 KiB.
     pub output_buffer: usize,
-    /// Output in bytes that one request may add before it is the turn of the others; at most
-    /// 65535. A pair of PARAMS that is longer is not cut for it. Default: 32 KiB.
+    /// Bytes of output that one request may add before it is the turn of the others; at most
+    /// 65535. A longer pair of PARAMS is not split for it. Default: 32 KiB.
     pub output_turn: usize,
 }
 

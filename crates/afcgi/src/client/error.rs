@@ -1,4 +1,4 @@
-//! Why a request has no response, or no complete one.
+//! Errors of the client.
 
 use std::fmt;
 use std::io;
@@ -12,82 +12,82 @@ use http::StatusCode;
 
 use super::mapping::MappingError;
 
-/// Why a request has no response, or no complete one. It concerns that request only, except where
-/// it says that a connection was lost. Cloning is cheap.
+/// Why a request has no response, or only an incomplete one. An error concerns that request only, except
+/// that a lost connection affects all its requests. Cloning is cheap.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Error {
-    /// The request cannot be put into parameters.
+    /// The request cannot be expressed as parameters.
     Request(MappingError),
-    /// The body of the request failed: whoever sends it broke off.
+    /// The body of the request failed: its sender broke off.
     Body(Arc<dyn std::error::Error + Send + Sync>),
     /// The body of the request is not as long as its Content-Length says.
     BodyLength,
     /// The file for a filter cannot be read.
     Data(Arc<dyn std::error::Error + Send + Sync>),
-    /// The file for a filter is not as long as was announced.
+    /// The file for a filter is not as long as announced.
     DataLength,
     /// The name in an address cannot be looked up.
     Resolve {
         /// The name.
         host: Arc<str>,
-        /// What the system says.
+        /// The system's error.
         source: Arc<io::Error>,
     },
-    /// No connection can be opened.
+    /// The connection cannot be opened.
     Connect {
-        /// Where to.
+        /// The address.
         address: Arc<str>,
-        /// What the system says.
+        /// The system's error.
         source: Arc<io::Error>,
     },
-    /// Connecting failed a moment ago, and is not tried again yet.
+    /// A recent attempt to connect failed, and the client does not try again yet.
     Unreachable {
-        /// Where to.
+        /// The address.
         address: Arc<str>,
-        /// What the system said.
+        /// The system's error.
         source: Arc<io::Error>,
-        /// When it is tried again.
+        /// When the client tries again.
         retry_in: Duration,
     },
-    /// As many requests wait for a connection as may.
+    /// The request queue is full.
     QueueFull,
     /// No connection was free for the request in time.
     QueueTimeout,
-    /// The application refused the request, which it has not worked on.
+    /// The application refused the request and has not worked on it.
     Refused(ProtocolStatus),
-    /// The application did not do something in time.
+    /// The application did not act in time.
     Timeout(Awaited),
     /// The connection was lost before END_REQUEST.
     Lost(Lost),
-    /// The response was given up.
+    /// The response was aborted.
     Broken(Broken),
-    /// The response has no head that can be read.
+    /// The response header is invalid.
     Head(HeadError),
-    /// The request ended before its response had a head.
+    /// The request ended before the response header was complete.
     NoHead,
-    /// The application answered 101 to a request that it was not offered an upgrade of.
+    /// The application answered 101 to a request without an upgrade offer.
     Unasked101,
-    /// The response redirects within the application more often than is followed.
+    /// Too many local redirects.
     Redirects,
     /// The response body is shorter or longer than its Content-Length says.
     Length {
-        /// What was announced.
+        /// The announced length.
         announced: u64,
-        /// What has come, as far as it was read.
+        /// The length of the body, as far as it was read.
         found: u64,
     },
-    /// The application ended the request with this status, not 0, after the response had begun.
+    /// The application ended the request with this nonzero status after the response had begun.
     AppStatus(u32),
-    /// The address was given up while the request waited: its name does not have it any more.
+    /// The address was removed while the request waited, because its name does not resolve to it any more.
     Closed,
 }
 
-/// What was waited for in vain.
+/// What the client waited for when a request timed out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Awaited {
-    /// The application to take more of the request's body, or of the file for a filter.
+    /// The application reading more of the request's body, or of the file for a filter.
     Send,
     /// The first byte of the response.
     FirstByte,
@@ -103,25 +103,25 @@ pub enum Lost {
     Closed,
     /// The application broke the protocol.
     Protocol(afcgi_proto::ConnectionError),
-    /// The socket failed, or the application read nothing of it for too long.
+    /// The socket failed, or the application read nothing for too long.
     Io(Arc<io::Error>),
 }
 
-/// Whose fault an error is.
+/// Who caused an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Culprit {
-    /// Whoever made the request.
+    /// The sender of the request.
     User,
-    /// The application, or the way to it.
+    /// The application, or the network path to it.
     Peer,
     /// A limit of this client.
     Limit,
 }
 
 impl Error {
-    /// Whether the same request may be sent again without harm, whatever its method: it was not
-    /// worked on. For an idempotent request that is known of more errors.
+    /// Whether the same request can safely be sent again, whatever its method, because the application has
+    /// not worked on it. An idempotent request can be repeated after more errors.
     pub const fn is_retryable(&self) -> bool {
         matches!(
             self,
@@ -135,7 +135,7 @@ impl Error {
         )
     }
 
-    /// Whose fault it is.
+    /// Who caused the error.
     pub const fn culprit(&self) -> Culprit {
         match self {
             Self::Request(_)
@@ -149,7 +149,7 @@ impl Error {
         }
     }
 
-    /// The status that a gateway answers with.
+    /// The status that a gateway should answer with.
     pub fn status(&self) -> StatusCode {
         match self {
             Self::Connect { source, .. } if source.kind() == io::ErrorKind::TimedOut => {
@@ -167,7 +167,7 @@ impl Error {
         }
     }
 
-    /// When to come back, for the Retry-After of a status 503.
+    /// The Retry-After of a status 503.
     pub const fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::QueueFull

@@ -1,8 +1,8 @@
 //! The web server's side: a client of FastCGI applications.
 //!
-//! [`Client`] sends HTTP requests to an application, over one shared connection where that
-//! multiplexes, and over a bounded pool of connections where it does not, as PHP-FPM. It finds out
-//! which by itself.
+//! [`Client`] sends HTTP requests to an application. If the application multiplexes, the client uses one
+//! shared connection; if not, as PHP-FPM, it uses a bounded pool of connections. It detects which by
+//! itself.
 //!
 //! ```no_run
 //! use afcgi::client::Client;
@@ -18,25 +18,25 @@
 //! # }
 //! ```
 //!
-//! # What an application is told
+//! # Parameters
 //!
-//! The CGI variables of RFC 3875, from the request's head, and from its extensions what a head does
-//! not say: [`RemoteAddr`](crate::RemoteAddr), [`LocalAddr`], a `http::uri::Scheme`, [`ExtraParams`],
-//! [`Script`]; a [`Role`](crate::Role) for an authorizer, and [`Data`] for a filter. [`Mapping`] has what
-//! all requests have in common.
+//! The client sends the CGI variables of RFC 3875. It takes most of them from the request's header. The
+//! extensions of the request add the rest: [`RemoteAddr`](crate::RemoteAddr), [`LocalAddr`], an
+//! `http::uri::Scheme`, [`ExtraParams`], [`Script`]; a [`Role`](crate::Role) for an authorizer, and
+//! [`Data`] for a filter. [`Mapping`] sets what all requests have in common.
 //!
-//! Fields about a connection, such as `Connection` and `TE`, are left out, and no other ones: what a client names in its
-//! `Connection` may have been added on the way. Whoever passes requests of clients on removes those fields where they come in,
-//! by [`remove_hop_by_hop`].
+//! The client omits only fields about a connection, such as `Connection` and `TE`. It does not omit the
+//! fields that `Connection` names, because they may have been added on the way. A proxy should remove those
+//! with [`remove_hop_by_hop`] when it receives a request.
 //!
-//! Among the extensions of a request may also be what is to hear of it: [`OnInterim`], [`OnStderr`] and [`Trace`].
+//! The extensions [`OnInterim`], [`OnStderr`] and [`Trace`] observe a request.
 //!
-//! # When it goes wrong
+//! # Errors
 //!
-//! A response that is not complete is an error, never a short success: of
-//! [`Client::request`] up to its head, and of [`ResponseBody`] from there on. [`Error`] says what,
-//! whose fault it is, and which status a gateway answers with. A request is sent again only when it was
-//! not worked on, or when it is idempotent and a connection that was kept turned out closed.
+//! An incomplete response is an error, never a short success. [`Client::request`] reports errors up to the
+//! response header, and [`ResponseBody`] reports later ones. [`Error`] says what went wrong, whose fault it
+//! is, and which status a gateway should answer with. The client repeats a request only if the application has
+//! not worked on it, or if it is idempotent and its kept connection turned out to be closed.
 
 mod balance;
 mod body;
@@ -89,15 +89,15 @@ use resolve::Resolver;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// A client of a FastCGI application, at one address or at several. Cloning is cheap, and all clones
+/// A client of a FastCGI application at one or more addresses. Cloning is cheap, and all clones
 /// share their connections.
 ///
-/// It has to be used within a tokio runtime. Its connections live on the runtime on which they
-/// were opened; with a runtime for each thread, have a client for each. When the last clone is dropped
-/// connections are closed as their last request ends.
+/// Use it within a tokio runtime. Its connections live on the runtime on which they were opened. With a
+/// runtime for each thread, create a client for each. When the last clone is dropped, each connection is
+/// closed after its last request.
 ///
-/// As a [`tower::Service`] it is always ready: requests that have to wait do so in a queue, whose
-/// bounds are in [`Config`].
+/// As a [`tower::Service`] it is always ready. Requests that have to wait do so in a queue, which
+/// [`Config`] limits.
 #[derive(Clone, Debug)]
 pub struct Client {
     inner: Arc<Inner>,
@@ -115,11 +115,12 @@ impl Drop for Inner {
 }
 
 impl Client {
-    /// A client of the application at an address, as [`Address`] reads it, after having connected to
-    /// it. A name is looked up, and its addresses are used alike; so are those that it gets later.
+    /// Connects to the application at an address (see [`Address`] for the syntax) and returns a client.
+    /// If the address contains a name, the client looks it up, and uses all its addresses alike, including
+    /// later ones.
     ///
-    /// Fails with [`Error::Resolve`] or [`Error::Connect`]; with [`Client::builder`] there is
-    /// a client all the same.
+    /// Fails with [`Error::Resolve`] or [`Error::Connect`]. [`Client::builder`] returns a client
+    /// without connecting.
     pub async fn connect(address: &str) -> Result<Self, Error> {
         let client = Self::builder()
             .address(address)
@@ -132,8 +133,8 @@ impl Client {
         Ok(client)
     }
 
-    /// A client of an application that listens at several addresses: each request goes to the one with
-    /// the fewest, of those that can be connected to. Nothing is connected to before it is needed.
+    /// Creates a client of an application that listens at several addresses. Each request goes to the
+    /// reachable address with the fewest requests. The client connects only when needed.
     pub fn balanced<'a>(
         addresses: impl IntoIterator<Item = &'a str>,
     ) -> Result<Self, AddressError> {
@@ -141,19 +142,19 @@ impl Client {
         addresses.into_iter().fold(Self::builder(), add).build()
     }
 
-    /// A client with limits and addresses of your own.
+    /// Returns a builder for a client with custom limits and addresses.
     pub fn builder() -> Builder {
         Builder::default()
     }
 
-    /// Sends a request, and returns its response as soon as that has a head.
+    /// Sends a request, and returns its response as soon as the header is complete.
     ///
-    /// When this future, or the body of the response, is dropped, the request is given up: the
-    /// application is sent ABORT_REQUEST, or the end of the connection where that carries one request.
-    /// The body of the request is sent as it comes, also after the response has begun.
+    /// Dropping this future, or the body of the response, aborts the request: the client sends
+    /// ABORT_REQUEST, or closes the connection if it carries only this request.
+    /// The body of the request is sent as it comes, even after the response has begun.
     ///
-    /// Where the application gives another reason phrase than is usual, or its status has no usual one, a
-    /// `hyper::ext::ReasonPhrase` is among the extensions of the response, for hyper to write.
+    /// If the application sends an unusual reason phrase, or a status without a usual one, the extensions of
+    /// the response contain a `hyper::ext::ReasonPhrase`, which hyper writes.
     pub fn request<B>(
         &self,
         request: Request<B>,
@@ -166,13 +167,13 @@ impl Client {
         request::send(&self.inner.balance, request)
     }
 
-    /// Returns when the application is known to take connections, having opened one if there was
-    /// none: at any of its addresses. For checks of health, and to begin with.
+    /// Waits until the application accepts connections, at any of its addresses. Opens a connection if
+    /// there is none. Use it for health checks and at startup.
     pub async fn ready(&self) -> Result<(), Error> {
         request::ready(&self.inner.balance).await
     }
 
-    /// This client as a service that answers errors with a status: for axum's `fallback_service`.
+    /// Returns this client as a service that turns errors into responses: for axum's `fallback_service`.
     ///
     /// ```no_run
     /// use afcgi::client::Client;
@@ -191,12 +192,12 @@ impl Client {
         Mount(self)
     }
 
-    /// What was counted so far.
+    /// Returns the counters.
     pub fn stats(&self) -> Snapshot {
         self.inner.balance.counters.snapshot()
     }
 
-    /// The addresses that are known by now, after names were looked up, and what is known of them.
+    /// Returns the state of all addresses that are known so far, including those of resolved names.
     pub fn addresses(&self) -> Vec<AddressState> {
         let pools = self.inner.balance.known();
         pools
@@ -210,19 +211,19 @@ impl Client {
     }
 }
 
-/// What is known of an address. See [`Client::addresses`].
+/// The state of an address. See [`Client::addresses`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct AddressState {
-    /// Where it is.
+    /// The address.
     pub address: Arc<str>,
-    /// Requests that wait for it or have a place there.
+    /// Requests that wait for the address or are on one of its connections.
     pub requests: usize,
     /// Whether the last attempt to connect failed.
     pub is_failing: bool,
 }
 
-/// Makes a [`Client`]. See [`Client::builder`].
+/// Builds a [`Client`]. See [`Client::builder`].
 #[derive(Clone, Debug, Default)]
 pub struct Builder {
     addresses: Vec<String>,
@@ -231,7 +232,7 @@ pub struct Builder {
 }
 
 impl Builder {
-    /// Adds an address, as [`Address`] reads it.
+    /// Adds an address (see [`Address`] for the syntax).
     #[must_use]
     pub fn address(mut self, address: impl Into<String>) -> Self {
         self.addresses.push(address.into());
@@ -245,14 +246,14 @@ impl Builder {
         self
     }
 
-    /// Sets what requests look like to the application; the same as the field of [`Config`].
+    /// Sets how the application sees requests; the same as the field of [`Config`].
     #[must_use]
     pub fn mapping(mut self, mapping: Mapping) -> Self {
         self.config.mapping = mapping;
         self
     }
 
-    /// Sets what looks up the names in addresses, given name and port. Default: the system.
+    /// Sets the function that looks up a name and port. Default: the system's resolver.
     #[must_use]
     pub fn resolver<F, R>(mut self, resolver: F) -> Self
     where
@@ -263,9 +264,9 @@ impl Builder {
         self
     }
 
-    /// The client. Nothing is connected to before it is needed.
+    /// Creates the client, which connects only when needed.
     ///
-    /// Fails where one of the addresses is none, or there is none.
+    /// Fails if an address is invalid, or if there is none.
     pub fn build(self) -> Result<Client, AddressError> {
         let addresses = self.addresses.iter().map(|address| address.parse());
         let addresses: Vec<Address> = addresses.collect::<Result<_, _>>()?;

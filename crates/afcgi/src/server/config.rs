@@ -8,42 +8,43 @@ use afcgi_proto::app;
 
 use super::upgrade::Upgrades;
 
-/// The limits of a server, all of them enforced, and those that GET_VALUES asks for advertised
+/// The limits of a server. The server enforces all of them, and advertises those that GET_VALUES asks for
 ///
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Config {
-    /// Connections at a time, on all listeners together. For a further one the connection makes room that has
-    /// been idle longest: it has no request that is complete, no response that is to be sent, and has been so for
-    /// a tenth of a second at least. Where there is none the further one is closed at once. Default: 1024.
+    /// Maximum connections on all listeners together. At the limit, a new connection replaces the one that has
+    /// been idle longest. A connection is idle if it has had no complete request and no pending response for at
+    /// least a tenth of a second. If none is idle, the server closes the new one at once. Default: 1024.
     pub max_connections: usize,
-    /// Requests at a time, on all connections together; a further one is refused with OVERLOADED,
-    /// so that the web server may try elsewhere. Default: 65536.
+    /// Maximum concurrent requests on all connections together. The server refuses further requests with
+    /// OVERLOADED, so that the web server may try elsewhere. Default: 65536.
     pub max_requests: usize,
-    /// The limits of one connection. Its `values` are set by the server.
+    /// The limits of one connection. The server sets its `values`.
     pub connection: app::Config,
-    /// Bytes of request bodies that are held beyond `connection.stdin_buffer` on all connections together, each
-    /// of which is bounded by `connection.overflow`. Default: 64 MiB.
+    /// Maximum bytes of request bodies that are held beyond `connection.stdin_buffer`, on all connections
+    /// together. `connection.overflow` is the limit for each connection. Default: 64 MiB.
     pub overflow_total: usize,
-    /// How long the socket of a connection may take nothing while there is output for it, before
-    /// the connection is given up. Default: 60 s.
+    /// How long the web server may read nothing from a connection while there is output for it, before
+    /// the server gives up the connection. Default: 60 s.
     pub send_timeout: Duration,
-    /// How long a connection that is to be closed is read on when its web server still sends a body that nobody
-    /// wants: closed at once it would be reset, and the response might be lost. What comes is dropped.
+    /// How long the server reads and drops the rest of an unwanted request body before it closes the connection.
+    /// If it closed the connection at once, the connection would be reset, and the response might be lost.
     /// Default: 10 s.
     pub linger_time: Duration,
-    /// Bytes that such a connection may still send. Default: 64 MiB.
+    /// Maximum bytes that the server reads and drops in this way. Default: 64 MiB.
     pub linger_bytes: usize,
-    /// How long active requests may go on after the server was asked to stop. Default: 30 s.
+    /// How long active requests may continue after the server was asked to stop. Default: 30 s.
     pub drain_timeout: Duration,
-    /// Which requests may become tunnels (`docs/upgrade.md`). Default: those that the web server
-    /// offers it for.
+    /// Which requests may become tunnels (`docs/upgrade.md`). Default: those for which the web server
+    /// offers it.
     pub upgrades: Upgrades,
-    /// The addresses that may connect; any other peer is closed at once, one on a unix socket too
-    /// . `None`: all. Default: what `FCGI_WEB_SERVER_ADDRS` says in the environment.
+    /// The addresses that may connect. The server closes any other connection at once, including those on a
+    /// unix socket. `None`: all. Default: the list in the environment variable
+    /// `FCGI_WEB_SERVER_ADDRS`, if it is set.
     pub web_server_addrs: Option<Vec<IpAddr>>,
-    /// The users, by number, that may connect to a unix socket, beside root and the server's own.
-    /// `None`: all that the socket's mode lets in. Default: `None`.
+    /// The numeric ids of the users that may connect to a unix socket, in addition to root and the server's
+    /// own user. `None`: all users that the mode of the socket allows. Default: `None`.
     pub unix_peer_uids: Option<Vec<u32>>,
 }
 
@@ -83,7 +84,7 @@ impl Config {
     }
 }
 
-/// Reads a comma-separated list of addresses. What is no address lets nobody in, and is logged.
+/// Parses a comma-separated list of addresses. An invalid address allows nobody, and is logged.
 fn parse_addrs(list: &str) -> Vec<IpAddr> {
     let entries = list.split(',').map(str::trim).filter(|s| !s.is_empty());
     entries

@@ -33,26 +33,26 @@ pub use upgrade::Upgrades;
 use accept::{Acceptor, Place};
 use stop::Asked;
 
-/// A FastCGI server: where it listens, within which limits, and until when.
+/// A FastCGI server, with its listeners, limits and shutdown.
 ///
-/// It stops when the process is sent SIGTERM or SIGINT (R-60), or by
-/// [`Server::stop_when`]: no new connections, new requests refused with OVERLOADED, and the active
-/// ones finished within [`Config::drain_timeout`]. A second signal ends them at once. A connection that
-/// came within the last half second and has had no request is served its first.
+/// SIGTERM, SIGINT (R-60) or [`Server::stop_when`] starts a graceful shutdown. The server then accepts no new
+/// connections, refuses new requests with OVERLOADED, and finishes the active ones within
+/// [`Config::drain_timeout`]. A second signal ends them at once. A connection that arrived within the last half
+/// second and has had no request may still send its first.
 ///
 /// # Threads and processes
 ///
 /// A connection lives on one thread. nginx with the multiplexing module opens one connection per
-/// worker process (or as many as it is told to), so:
+/// worker process (or as many as configured). You can run a server in three ways:
 ///
 /// - [`Server::serve`] runs on the current runtime. On one thread it does the least work per
-///   request, and one thread is enough for most applications that wait more than they compute.
+///   request. One thread is enough for most applications that wait more than they compute.
 /// - [`Server::run`] runs a thread per CPU, each with a runtime of its own, and puts a new
-///   connection on the thread that has the fewest. Have at least as many connections as threads:
+///   connection on the thread that has the fewest. Use at least as many connections as threads:
 ///   nginx workers × `connections=` of `fastcgi_multiplex`.
-/// - A process per CPU, each at an address of its own in the web server's upstream, isolates
-///   crashes and memory, and lets the web server balance by load (`least_conn`). All processes at
-///   one address (an inherited socket) works too, but then the kernel chooses.
+/// - A process per CPU, each at its own address in the web server's upstream, isolates
+///   crashes and memory, and lets the web server balance by load (`least_conn`). All processes can
+///   also share one address (an inherited socket), but then the kernel chooses.
 ///
 /// ```no_run
 /// use afcgi::{Listener, Server};
@@ -82,7 +82,7 @@ impl Default for Server {
 }
 
 impl Server {
-    /// A server with the default limits that listens nowhere yet.
+    /// Creates a server with the default limits and without listeners.
     pub fn new() -> Self {
         Self {
             listeners: Vec::new(),
@@ -94,7 +94,7 @@ impl Server {
         }
     }
 
-    /// Listens there too.
+    /// Adds a listener.
     #[must_use]
     pub fn listen(mut self, listener: impl Into<Listener>) -> Self {
         self.listeners.push(listener.into());
@@ -108,42 +108,42 @@ impl Server {
         self
     }
 
-    /// Whether SIGTERM and SIGINT stop the server. Default: yes.
+    /// Sets whether SIGTERM and SIGINT stop the server. Default: yes.
     #[must_use]
     pub fn signals(mut self, signals: bool) -> Self {
         self.signals = signals;
         self
     }
 
-    /// Stops the server, as a signal does, when this future is ready.
+    /// Stops the server, as a signal does, when this future completes.
     #[must_use]
     pub fn stop_when(mut self, stop: impl Future<Output = ()> + Send + 'static) -> Self {
         self.stop = Some(Box::pin(stop));
         self
     }
 
-    /// The server's counters.
+    /// Returns the server's counters.
     pub fn stats(&self) -> Stats {
         self.stats.clone()
     }
 
-    /// Tells handlers when the server is asked to stop, so that event streams can end in time.
+    /// Returns a handle that tells handlers when the server is asked to stop, so that event streams can end in time.
     pub fn stopping(&self) -> Stopping {
         self.asked.stopping()
     }
 
     /// Serves on the current runtime until the server is stopped.
     ///
-    /// Fails when there is nowhere to listen, or a listener cannot be used. When cancelled, the
-    /// listeners are closed; the connections that are open go on until their runtime ends.
+    /// Fails if the server has no listeners, or if a listener cannot be used. If this future is dropped, the
+    /// listeners are closed. Open connections continue until their runtime ends.
     pub async fn serve<A: App>(self, app: A) -> io::Result<()> {
         Acceptor::new(self, Place::here(app))?.run().await
     }
 
-    /// Serves with that many threads, each with a runtime of its own; `None`: one per CPU. Returns
-    /// when the server is stopped. Not to be called from within a runtime.
+    /// Serves on this number of threads, each with a runtime of its own. `None`: one per CPU. Returns
+    /// when the server is stopped. Do not call it from within a runtime.
     ///
-    /// Fails as [`Server::serve`] does, and when a thread cannot be started.
+    /// Fails as [`Server::serve`] does, and if a thread cannot be started.
     pub fn run<A: App>(self, threads: Option<NonZeroUsize>, app: A) -> io::Result<()> {
         let threads = match threads {
             Some(threads) => threads,

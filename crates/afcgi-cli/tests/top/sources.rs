@@ -2,12 +2,13 @@
 
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use afcgi_interop::fake::{Fake, next_request, response, write};
 use afcgi_interop::raw::{kind, record};
 use afcgi_interop::wait::{SOON, eventually, free_port};
 use serde_json::Value;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::web::{MODULE, Web};
@@ -175,6 +176,8 @@ async fn command_lines_of_no_use() {
         let output = top().args(arguments).output().unwrap();
         assert_eq!(output.status.code(), Some(2), "{arguments:?}: {output:?}");
     }
+    let output = top().arg("--once").args(["a:1"; 33]).output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
     let output = top().arg("127.0.0.1:1").output().unwrap();
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     let said = String::from_utf8(output.stderr).unwrap();
@@ -259,6 +262,38 @@ async fn scrapes_that_come_together_ask_once() {
     web.may.add_permits(1);
     exporter.metrics().await;
     assert_eq!(web.asked.load(Ordering::SeqCst), 2);
+}
+
+/// A connection that was served once, and is kept.
+async fn kept(exporter: &Exporter) -> TcpStream {
+    let at = exporter.url.trim_start_matches("http://");
+    let mut socket = TcpStream::connect(at).await.unwrap();
+    socket
+        .write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        .await
+        .unwrap();
+    socket
+}
+
+/// Whether something comes within a time.
+async fn answered(socket: &mut TcpStream, within: Duration) -> bool {
+    let read = tokio::time::timeout(within, socket.read(&mut [0; 1024])).await;
+    read.is_ok_and(|read| read.unwrap() > 0)
+}
+
+#[tokio::test]
+async fn scrapers_are_64_at_a_time() {
+    let exporter = Exporter::start(&["127.0.0.1:1"]).await;
+    let mut sockets = Vec::new();
+    for _ in 0..64 {
+        let mut socket = kept(&exporter).await;
+        assert!(answered(&mut socket, SOON).await);
+        sockets.push(socket);
+    }
+    let mut next = kept(&exporter).await;
+    assert!(!answered(&mut next, Duration::from_millis(300)).await);
+    drop(sockets.pop());
+    assert!(answered(&mut next, SOON).await);
 }
 
 #[tokio::test]

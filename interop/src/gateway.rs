@@ -19,6 +19,7 @@ pub enum Kind {
     /// Stock nginx: a connection per request, response not buffered so that events come as they are sent.
     Nginx,
     /// nginx with the module of this project: all requests of a worker on one connection. The module must be built (`make module`).
+    /// Its status page is at `/fastcgi-status`.
     Module,
     /// HAProxy with `mpxs-conns`: several requests on a connection, with odd ids.
     Haproxy,
@@ -132,7 +133,7 @@ fn write(path: &Path, text: &str) {
 }
 
 fn nginx(dir: &Path, port: u16, app: u16, with_module: bool) -> Command {
-    let (mut load, mut multiplex) = (String::new(), "");
+    let (mut load, mut multiplex, mut status) = (String::new(), "", "");
     let mut program = PathBuf::from("/usr/sbin/nginx");
     if with_module {
         let build = Path::new(env!("CARGO_MANIFEST_DIR")).join("../nginx/build");
@@ -144,6 +145,7 @@ fn nginx(dir: &Path, port: u16, app: u16, with_module: bool) -> Command {
         );
         load = format!("load_module {};", module.display());
         multiplex = "fastcgi_multiplex;";
+        status = "location = /fastcgi-status { fastcgi_multiplex_status; }";
         // The module may be for an nginx that was built beside it.
         if build.join("nginx").is_file() {
             program = build.join("nginx");
@@ -171,6 +173,7 @@ http {{
     }}
     server {{
         listen 127.0.0.1:{port};
+        {status}
         location / {{
             fastcgi_param QUERY_STRING $query_string;
             fastcgi_param REQUEST_METHOD $request_method;

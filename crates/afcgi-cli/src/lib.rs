@@ -12,4 +12,5 @@ pub mod request;
 pub mod spawn;
 pub mod tap;
 mod terminal;
+pub mod top;
 mod wire;

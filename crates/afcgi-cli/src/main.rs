@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use afcgi_cli::logging::{self, LogFormat};
-use afcgi_cli::{bench, demo, gateway, generate, request, spawn, tap};
+use afcgi_cli::{bench, demo, gateway, generate, request, spawn, tap, top};
 use clap::{CommandFactory, Parser, Subcommand};
 
 /// What thousands of clients had in memory goes back to the system when they have left. The allocator of glibc keeps it: it frees
@@ -28,6 +28,7 @@ enum Command {
     Spawn(spawn::Arguments),
     SpawnExec(spawn::Exec),
     Tap(tap::Arguments),
+    Top(top::Arguments),
     Completions(generate::Completions),
     Man(generate::Man),
 }
@@ -46,6 +47,7 @@ fn main() -> ExitCode {
         Command::Spawn(arguments) => return arguments.run(),
         Command::SpawnExec(exec) => return exec.run(),
         Command::Tap(arguments) => return ExitCode::from(arguments.run()),
+        Command::Top(arguments) => return arguments.run(),
         Command::Completions(arguments) => ("completions", arguments.run(Arguments::command())),
         Command::Man(arguments) => ("man", arguments.run(Arguments::command())),
     };

@@ -25,8 +25,8 @@
 //!
 //! # A client
 //!
-//! [`client::Client`] sends HTTP requests to FastCGI applications, PHP-FPM for one, and
-//! [`client::Client::mount`] puts one into an axum `Router`:
+//! [`client::Client`] sends HTTP requests to FastCGI applications, such as PHP-FPM.
+//! [`client::Client::into_service`] makes one a service that an axum `Router` can mount.
 //!
 //! ```no_run
 //! # #[cfg(feature = "client")] mod example {

@@ -38,6 +38,8 @@ pub(crate) enum Failure {
     Write(io::Error),
     /// A file cannot be read.
     Read(String, io::Error),
+    /// The body has more bytes than are wanted.
+    TooLong(u64),
     /// Something took too long.
     Timeout(&'static str, Duration),
     /// The connection broke.
@@ -57,6 +59,7 @@ impl Failure {
             Self::Write(_) => 23,
             Self::Read(..) => 26,
             Self::Timeout(..) => 28,
+            Self::TooLong(_) => 63,
             Self::Empty => 52,
             Self::Lost(_) => 56,
             Self::Refused(status) => match status {
@@ -125,6 +128,7 @@ impl fmt::Display for Failure {
             Self::Timeout(what, after) => {
                 write!(f, "{what} after {}", humantime::format_duration(*after))
             }
+            Self::TooLong(most) => write!(f, "the answer is longer than {most} bytes"),
             Self::Lost(error) => {
                 write!(f, "the connection broke: {error}")?;
                 f.write_str(match error.kind() {

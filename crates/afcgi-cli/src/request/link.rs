@@ -50,8 +50,8 @@ impl Clock {
     }
 }
 
-trait Socket: AsyncRead + AsyncWrite + Unpin {}
-impl<S: AsyncRead + AsyncWrite + Unpin> Socket for S {}
+trait Socket: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Socket for S {}
 
 /// An open connection.
 pub(super) struct Link {

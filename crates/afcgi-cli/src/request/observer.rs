@@ -20,6 +20,8 @@ const RECORDS_KEPT: usize = 1000;
 pub(super) struct Observer {
     verbose: bool,
     keeps: bool,
+    /// Nothing is said: what is on STDERR is kept alone.
+    silent: bool,
     palette: Palette,
     /// In front of each line, where several requests go on at a time.
     label: String,
@@ -52,6 +54,7 @@ impl Observer {
         Self {
             verbose: arguments.verbose,
             keeps: arguments.json && arguments.repeat.is_none(),
+            silent: false,
             palette: Palette::new(colours),
             label: number.map_or_else(String::new, |number| format!("[{number}] ")),
             cleaner: io::stderr().is_terminal().then(Cleaner::default),
@@ -60,6 +63,14 @@ impl Observer {
             stderr_bytes: 0,
             records: Vec::new(),
             records_seen: 0,
+        }
+    }
+
+    /// One that says nothing.
+    pub(super) fn silent(arguments: &Arguments) -> Self {
+        Self {
+            silent: true,
+            ..Self::new(arguments, None)
         }
     }
 
@@ -94,6 +105,9 @@ impl Observer {
         self.stderr_bytes += bytes.len() as u64;
         let room = STDERR_KEPT.saturating_sub(self.stderr.len());
         self.stderr.extend(bytes.iter().take(room));
+        if self.silent {
+            return;
+        }
         self.inside_line = bytes.last().is_some_and(|&last| last != b'\n');
         let mut out = io::stderr().lock();
         // Where nobody hears it, it is not said.
@@ -114,6 +128,9 @@ impl Observer {
 
     /// Lines for STDERR.
     pub(super) fn print(&mut self, lines: &str) {
+        if self.silent {
+            return;
+        }
         let mut text = String::new();
         if std::mem::take(&mut self.inside_line) {
             text.push('\n');

@@ -30,6 +30,8 @@ pub(super) struct Response {
     pub(super) length: u64,
     /// When the head was complete.
     pub(super) head_at: Option<Duration>,
+    /// Bytes that the body may have.
+    most: Option<u64>,
     sink: Sink,
 }
 
@@ -71,6 +73,7 @@ impl Response {
             head: None,
             length: 0,
             head_at: None,
+            most: None,
             sink,
         }
     }
@@ -79,6 +82,21 @@ impl Response {
     pub(super) fn kept(most: usize) -> Self {
         Self {
             raw: true,
+            ..Self::in_memory(most)
+        }
+    }
+
+    /// One whose body is kept, and has so many bytes at most.
+    pub(super) fn bounded(most: u64) -> Self {
+        Self {
+            most: Some(most),
+            ..Self::in_memory(usize::MAX)
+        }
+    }
+
+    fn in_memory(most: usize) -> Self {
+        Self {
+            raw: false,
             include: false,
             fail: false,
             head_only: false,
@@ -86,6 +104,7 @@ impl Response {
             head: None,
             length: 0,
             head_at: None,
+            most: None,
             sink: Sink::Memory(Vec::new(), most),
         }
     }
@@ -132,6 +151,9 @@ impl Response {
 
     async fn body(&mut self, bytes: &[u8], clock: &Clock) -> Result<(), Failure> {
         self.length += bytes.len() as u64;
+        if let Some(most) = self.most.filter(|&most| self.length > most) {
+            return Err(Failure::TooLong(most));
+        }
         // An application may answer HEAD with a body, which web servers drop.
         match self.head_only {
             true => Ok(()),

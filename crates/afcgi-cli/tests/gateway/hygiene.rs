@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use afcgi::Params;
 use afcgi_interop::app::App;
 use afcgi_interop::http::{client, get_ok};
+use afcgi_interop::wait::{SOON, eventually};
 use axum::Router;
 use axum::extract::Extension;
 use axum::routing::any;
@@ -234,7 +235,16 @@ async fn the_log_tells_who_left() {
     let mut socket = TcpStream::connect(("127.0.0.1", rig.port)).await.unwrap();
     let request = b"GET /delay?ms=60000 HTTP/1.1\r\nHost: x\r\n\r\n";
     socket.write_all(request).await.unwrap();
-    rig.active(1).await;
+    // The application has it, beside the request that asks.
+    eventually("it waits in the application", SOON, || async {
+        let stats = get_ok(&client(), &rig.url("/stats")).await;
+        let stats = String::from_utf8_lossy(&stats).into_owned();
+        match stats.contains("\"active\":2") {
+            true => Ok(()),
+            false => Err(stats),
+        }
+    })
+    .await;
     drop(socket);
     // And whom it waited for.
     let address = format!("address=\"127.0.0.1:{}\"", app.port());

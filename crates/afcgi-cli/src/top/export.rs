@@ -20,8 +20,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
-use super::page::{Answer, clean, module_name};
+use super::page::{Answer, module_name};
 use super::prometheus::Numbers;
+use super::shape::clean;
 use super::source::{Poll, Source};
 use crate::terminal::{Ending, Terminal};
 
@@ -76,7 +77,7 @@ pub(super) fn run(address: &Address, sources: Vec<Source>) -> io::Result<bool> {
             Address::Tcp { .. } => {
                 let socket = std::net::TcpListener::from(socket);
                 socket.set_nonblocking(true)?;
-                super::say(&format!(
+                super::said::say(&format!(
                     "listening on http://{}/metrics",
                     socket.local_addr()?
                 ));
@@ -85,7 +86,7 @@ pub(super) fn run(address: &Address, sources: Vec<Source>) -> io::Result<bool> {
             Address::Unix(path) => {
                 let socket = std::os::unix::net::UnixListener::from(socket);
                 socket.set_nonblocking(true)?;
-                super::say(&format!(
+                super::said::say(&format!(
                     "listening on http://unix:{}:/metrics",
                     path.display()
                 ));
@@ -123,7 +124,7 @@ async fn accept(exporter: &Arc<Exporter>, listener: &Listener) {
             }),
         };
         if let Err(error) = accepted {
-            super::say(&format!("cannot accept connections: {error}"));
+            super::said::say(&format!("cannot accept connections: {error}"));
             tokio::time::sleep(PAUSE).await;
         }
     }
@@ -228,7 +229,7 @@ fn add(all: &mut Numbers, source: &Source, poll: &Poll, known: &mut Known) {
     let why = poll.answer.as_ref().err();
     known.failures += u64::from(why.is_some());
     if let Some(why) = why.filter(|why| known.why.as_ref() != Some(*why)) {
-        super::say(&format!("{}: {why}", source.label));
+        super::said::say(&format!("{}: {why}", source.label));
     }
     known.why = why.cloned();
     let uri = source.label.as_str();

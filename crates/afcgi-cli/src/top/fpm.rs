@@ -8,8 +8,8 @@ use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, SeqAccess, Visitor};
 use serde_json::Value;
 
-use super::page::{Answer, Kind, Page, ROWS, clean};
 use super::prometheus::Numbers;
+use super::shape::{Kind, Page, ROWS, clean};
 use super::table::{Cell, Group, Row};
 
 /// The status of a pool.
@@ -90,12 +90,19 @@ struct Json {
     rest: BTreeMap<String, Value>,
 }
 
+/// A page in JSON.
+pub(super) enum Read {
+    /// That of the module: an object for each address, and how many more there are.
+    Module(Vec<BTreeMap<String, Value>>, usize),
+    Fpm(Box<Fpm>),
+}
+
 /// Reads a page in JSON.
-pub(super) fn read(text: &str) -> Result<Answer, String> {
+pub(super) fn read(text: &str) -> Result<Read, String> {
     let json: Json =
         serde_json::from_str(text).map_err(|error| format!("no valid JSON came: {error}"))?;
     if let Some(First(addresses, left_out)) = json.addresses {
-        return Ok(Answer::Module(addresses, left_out));
+        return Ok(Read::Module(addresses, left_out));
     }
     let (Some(pool), Some(manager)) = (json.pool, json.manager) else {
         return Err(String::from(
@@ -104,7 +111,7 @@ pub(super) fn read(text: &str) -> Result<Answer, String> {
     };
     let numbers = json.rest.into_iter();
     let First(processes, left_out) = json.processes.unwrap_or(First(Vec::new(), 0));
-    Ok(Answer::Fpm(Box::new(Fpm {
+    Ok(Read::Fpm(Box::new(Fpm {
         pool: clean(&pool),
         manager: clean(&manager),
         numbers: numbers
@@ -352,6 +359,7 @@ impl Process {
 
 #[cfg(test)]
 mod tests {
+    use super::super::page::Answer;
     use super::*;
 
     /// As PHP-FPM 8.2 wrote it, with a script that runs.

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use super::page::{Page, ROWS};
+use super::shape::{Page, ROWS};
 use super::table::{Cell, Column, Group, Row, Show};
 
 /// Two samples that are closer than this say nothing of a rate.
@@ -151,7 +151,7 @@ fn percentile(buckets: &[(f64, u64)], part: f64) -> Option<f64> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::page::Kind;
+    use super::super::shape::Kind;
     use super::*;
 
     fn page(started: Option<u64>, requests: u64, aborts: u64) -> Page {

@@ -12,16 +12,18 @@ mod live;
 mod once;
 mod page;
 mod prometheus;
+mod said;
+mod shape;
 mod source;
 mod table;
 mod view;
 
-use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
 pub use arguments::Arguments;
 
+use said::say;
 use source::Source;
 
 /// The exit status of a command line that is of no use.
@@ -62,9 +64,4 @@ impl Arguments {
             }
         }
     }
-}
-
-/// Says why it does not work. Where there is nobody to hear it, it is not said.
-fn say(text: &str) {
-    _ = writeln!(io::stderr(), "afcgi top: {text}");
 }

@@ -8,7 +8,7 @@ use futures_util::future::join_all;
 use serde_json::{Map, Value, json};
 
 use super::history::History;
-use super::page::Page;
+use super::shape::Page;
 use super::source::Source;
 use super::table::{Column, Group, Row, compare};
 

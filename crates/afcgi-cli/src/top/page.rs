@@ -6,39 +6,8 @@ use serde_json::Value;
 
 use super::fpm::{self, Fpm};
 use super::prometheus::{Numbers, Sample};
+use super::shape::{Kind, Page, ROWS, TEXT, clean};
 use super::table::{Cell, Group, Row};
-use crate::wire::escaped;
-
-/// Rows of a table that are kept of a source; how many there are besides is said.
-pub(super) const ROWS: usize = 4096;
-/// Characters that are kept of a text.
-const TEXT: usize = 256;
-
-/// What a page is of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
-    Module,
-    Gateway,
-    Fpm,
-}
-
-impl Kind {
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Self::Module => "nginx module",
-            Self::Gateway => "gateway",
-            Self::Fpm => "PHP-FPM",
-        }
-    }
-
-    pub(super) fn key(self) -> &'static str {
-        match self {
-            Self::Module => "module",
-            Self::Gateway => "gateway",
-            Self::Fpm => "php-fpm",
-        }
-    }
-}
 
 /// An answer that is a status page.
 #[derive(Debug)]
@@ -50,31 +19,16 @@ pub(super) enum Answer {
     Fpm(Box<Fpm>),
 }
 
-/// The numbers of a page.
-#[derive(Debug)]
-pub(super) struct Page {
-    pub(super) kind: Kind,
-    /// When the source was started, where it says so.
-    pub(super) started: Option<u64>,
-    pub(super) tables: Vec<(Group, Vec<Row>)>,
-    /// Rows that were not kept.
-    pub(super) left_out: usize,
-}
-
-/// A text of a source as it may be shown.
-pub(super) fn clean(text: &str) -> String {
-    let mut chars = text.char_indices();
-    let end = chars.nth(TEXT).map_or(text.len(), |(at, _)| at);
-    escaped(&text.as_bytes()[..end])
-}
-
 impl Answer {
     /// Recognises a page.
     pub(super) fn read(body: &[u8]) -> Result<Self, String> {
         let text = String::from_utf8_lossy(body);
         let text = text.trim();
         if text.starts_with('{') {
-            return fpm::read(text);
+            return Ok(match fpm::read(text)? {
+                fpm::Read::Module(addresses, left_out) => Self::Module(addresses, left_out),
+                fpm::Read::Fpm(fpm) => Self::Fpm(fpm),
+            });
         }
         if text.starts_with("pool:") {
             return Err(String::from(

@@ -11,7 +11,8 @@ use serde::de::IgnoredAny;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 
-use super::page::{Answer, clean};
+use super::page::Answer;
+use super::shape::clean;
 use crate::request::{self, Fetched};
 
 /// Bytes that an answer may have.

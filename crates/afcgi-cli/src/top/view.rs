@@ -6,7 +6,7 @@ use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 
 use super::arguments::{LONGEST, SHORTEST};
 use super::history::History;
-use super::page::Page;
+use super::shape::Page;
 use super::source::Poll;
 use super::table::{Group, Row, compare};
 

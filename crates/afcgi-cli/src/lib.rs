@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod check;
 pub mod demo;
 pub mod gateway;
 pub mod logging;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use afcgi_cli::logging::{self, LogFormat};
-use afcgi_cli::{demo, gateway, request, spawn};
+use afcgi_cli::{check, demo, gateway, request, spawn};
 use clap::{Parser, Subcommand};
 
 /// What thousands of clients had in memory goes back to the system when they have left. The allocator of glibc keeps it: it frees
@@ -21,6 +21,7 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Check(check::Arguments),
     Demo(demo::Arguments),
     Gateway(gateway::Arguments),
     Request(request::Arguments),
@@ -31,6 +32,7 @@ enum Command {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let (name, result) = match arguments.command {
+        Command::Check(arguments) => return ExitCode::from(arguments.run()),
         Command::Demo(arguments) => {
             logging::init(LogFormat::Text);
             ("demo", arguments.run(Some(gateway::embedded)))

@@ -197,7 +197,7 @@ impl From<RoleName> for afcgi_proto::Role {
 }
 
 /// A time with its unit, or in seconds as for curl.
-fn duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let seconds = text.parse().ok().map(Duration::try_from_secs_f64);
     let duration = match seconds {
         Some(seconds) => seconds.map_err(|error| error.to_string())?,

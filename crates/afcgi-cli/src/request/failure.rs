@@ -11,7 +11,7 @@ use crate::wire::{escaped, protocol_status};
 
 /// Why there is no answer, or no whole one.
 #[derive(Debug)]
-pub(super) enum Failure {
+pub(crate) enum Failure {
     /// What was asked for makes no sense.
     Usage(String),
     /// The host has no address.

@@ -1,0 +1,237 @@
+//! What is known of the application before the first case: where it is, what it answers, what it says of itself.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use afcgi::Address;
+
+use super::ask::Ask;
+use super::case::Failure;
+use super::probe::{Probe, Talk};
+use super::raw::{kind, pairs};
+use super::transcript::Transcript;
+use crate::request::Pairs;
+
+/// Requests that tell more, for those cases that need an application to do something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Route {
+    /// Answers with the body of the request.
+    Echo,
+    /// Answers with a line NAME=VALUE for each parameter.
+    Params,
+    /// Takes longer than any case to answer.
+    Slow,
+    /// Answers with 1 MB or more.
+    Large,
+    /// Writes to STDERR.
+    Stderr,
+    /// Takes a WebSocket and gives its messages back.
+    Websocket,
+}
+
+impl Route {
+    /// The flag that tells it.
+    pub(crate) fn flag(self) -> &'static str {
+        match self {
+            Self::Echo => "--echo",
+            Self::Params => "--params",
+            Self::Slow => "--slow",
+            Self::Large => "--large",
+            Self::Stderr => "--stderr",
+            Self::Websocket => "--websocket",
+        }
+    }
+}
+
+/// What is to be checked, and how patiently.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub(crate) address: Address,
+    /// How long the application may take for anything.
+    pub limit: Duration,
+    /// Cases at a time.
+    pub jobs: usize,
+    /// The process of the application, for the cases about memory.
+    pub pid: Option<u32>,
+    pub(crate) base: Pairs,
+    pub(crate) routes: Vec<(Route, Pairs)>,
+}
+
+/// What the application answers to the plain request.
+#[derive(Clone, Debug)]
+pub(crate) struct Baseline {
+    /// STDOUT, if that is the same each time.
+    pub(crate) stdout: Option<Vec<u8>>,
+    /// The line that begins with `Status:`, if there is one.
+    pub(crate) status: Vec<u8>,
+}
+
+impl Baseline {
+    fn new(first: &[u8], second: &[u8]) -> Self {
+        Self {
+            stdout: (first == second).then(|| first.to_vec()),
+            status: status(first),
+        }
+    }
+
+    /// Whether this is that answer; what is different otherwise.
+    pub(crate) fn compare(&self, stdout: &[u8]) -> Result<(), String> {
+        let shown = |bytes: &[u8]| {
+            let length = bytes.len();
+            match length {
+                0..=200 => format!("`{}`", crate::wire::escaped(bytes)),
+                _ => format!(
+                    "`{}`… ({length} bytes)",
+                    crate::wire::escaped(&bytes[..200])
+                ),
+            }
+        };
+        let same = match &self.stdout {
+            Some(expected) => expected == stdout,
+            None => self.status == status(stdout) && !stdout.is_empty(),
+        };
+        match same {
+            true => Ok(()),
+            false => Err(shown(stdout)),
+        }
+    }
+}
+
+fn status(stdout: &[u8]) -> Vec<u8> {
+    let mut lines = stdout
+        .split(|&byte| byte == b'\n')
+        .take_while(|line| line.len() > 1);
+    let found = lines.find(|line| line.len() > 7 && line[..7].eq_ignore_ascii_case(b"status:"));
+    found.unwrap_or_default().trim_ascii().to_vec()
+}
+
+/// The settings, and what was found out.
+#[derive(Debug)]
+pub struct Suite {
+    pub(crate) settings: Settings,
+    pub(crate) baseline: Baseline,
+    /// What it answered to GET_VALUES, if it did.
+    pub(crate) values: Option<BTreeMap<String, String>>,
+    /// Whether a connection outlives a request with FCGI_KEEP_CONN.
+    pub(crate) keeps: bool,
+}
+
+/// The names that are asked for.
+const NAMES: [&str; 5] = [
+    "FCGI_MAX_CONNS",
+    "FCGI_MAX_REQS",
+    "FCGI_MPXS_CONNS",
+    "FCGI_FLOW_CONTROL",
+    "FCGI_UPGRADE",
+];
+
+impl Suite {
+    /// Asks the application what it answers. Fails if it does not answer the plain request.
+    pub async fn prepare(settings: Settings) -> Result<Self, String> {
+        let suite = Self {
+            settings,
+            baseline: Baseline::new(&[], &[]),
+            values: None,
+            keeps: false,
+        };
+        let probe = Probe::new(Arc::new(suite));
+        match learn(&probe).await {
+            Ok((baseline, keeps)) => {
+                let values = values(&probe).await;
+                let settings = probe.suite.settings.clone();
+                Ok(Self {
+                    settings,
+                    baseline,
+                    values,
+                    keeps,
+                })
+            }
+            Err(Failure::Deviation { came, .. } | Failure::Skip(came)) => Err(came),
+        }
+    }
+
+    /// Whether it says that it multiplexes; `None`: it says nothing.
+    pub(crate) fn multiplexes(&self) -> Option<bool> {
+        match self.value("FCGI_MPXS_CONNS")? {
+            "1" => Some(true),
+            "0" => Some(false),
+            _ => None,
+        }
+    }
+
+    /// What it says of a name.
+    pub(crate) fn value(&self, name: &str) -> Option<&str> {
+        Some(self.values.as_ref()?.get(name)?.as_str())
+    }
+
+    /// What it says of itself, in a line.
+    pub fn about(&self) -> String {
+        let values = match &self.values {
+            None => String::from("does not answer GET_VALUES"),
+            Some(values) if values.is_empty() => String::from("answers GET_VALUES with nothing"),
+            Some(values) => {
+                let mut pairs = values.iter().take(8).map(|(name, value)| {
+                    let pair = format!("{name}={value}");
+                    crate::wire::escaped(&pair.as_bytes()[..pair.len().min(80)])
+                });
+                let first = pairs.next().unwrap_or_default();
+                pairs.fold(first, |all, pair| all + ", " + &pair)
+            }
+        };
+        let keeps = match self.keeps {
+            true => "keeps connections",
+            false => "keeps no connection",
+        };
+        format!("{values}; {keeps}")
+    }
+}
+
+async fn learn(probe: &Probe) -> Result<(Baseline, bool), Failure> {
+    let mut talk = probe.connect().await?;
+    talk.send(&probe.ask(1).bytes()).await?;
+    let first = talk.response(1).await?.stdout;
+    talk.send(&probe.ask(2).bytes()).await?;
+    if let Ok(second) = talk.response(2).await {
+        return Ok((Baseline::new(&first, &second.stdout), true));
+    }
+    let mut talk = probe.connect().await?;
+    talk.send(&probe.ask(1).bytes()).await?;
+    let second = talk.response(1).await?.stdout;
+    Ok((Baseline::new(&first, &second), false))
+}
+
+async fn values(probe: &Probe) -> Option<BTreeMap<String, String>> {
+    let mut talk: Talk = probe.connect().await.ok()?;
+    talk.ask_values(&NAMES).await.ok()?;
+    let answer = talk.answer().await.ok()?;
+    let pairs = pairs(&answer.content).filter(|_| answer.kind() == kind::GET_VALUES_RESULT)?;
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+    let pairs = pairs
+        .into_iter()
+        .map(|(name, value)| (text(name), text(value)));
+    Some(pairs.collect())
+}
+
+impl Probe {
+    /// The plain request.
+    pub(crate) fn ask(&self, id: u16) -> Ask {
+        Ask::new(id, &self.suite.settings.base)
+    }
+
+    /// A request to a route; a reason to skip the case if the tool was not told of it.
+    pub(crate) fn to(&self, route: Route, id: u16) -> Result<Ask, Failure> {
+        let mut routes = self.suite.settings.routes.iter();
+        match routes.find(|known| known.0 == route) {
+            Some((_, params)) => Ok(Ask::new(id, params)),
+            None => Err(Failure::Skip(format!("{} is not given", route.flag()))),
+        }
+    }
+
+    pub(crate) fn new(suite: Arc<Suite>) -> Self {
+        Self {
+            suite,
+            transcript: Arc::new(Mutex::new(Transcript::new())),
+        }
+    }
+}

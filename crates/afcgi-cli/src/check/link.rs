@@ -14,7 +14,7 @@ use crate::wire::Direction;
 
 /// Bytes that are read of the socket at a time.
 const PIECE: usize = 16 * 1024;
-/// Bytes that a peer may send on a connection.
+/// Bytes that a peer may send in a case, on all of its connections.
 const MOST: u64 = 64 << 20;
 /// Records that wait to be looked at while something is sent.
 const WAITING: usize = 4096;
@@ -29,7 +29,6 @@ pub(crate) struct Link {
     scribe: Scribe,
     /// How long the peer may take for anything.
     limit: Duration,
-    came: u64,
     at_end: bool,
     /// Whether the peer broke the connection, in place of closing it.
     broken: bool,
@@ -47,7 +46,6 @@ impl Link {
             inbox: VecDeque::new(),
             scribe,
             limit,
-            came: 0,
             at_end: false,
             broken: false,
             deaf: false,
@@ -173,7 +171,7 @@ impl Link {
                 return Ok(());
             }
         };
-        self.came += count as u64;
+        let came = self.scribe.came(count as u64);
         let (inbox, scribe) = (&mut self.inbox, &self.scribe);
         let was_garbage = self.splitter.garbage().is_some();
         self.splitter.feed(&self.piece[..count], |record| {
@@ -183,7 +181,7 @@ impl Link {
         if let (false, Some(garbage)) = (was_garbage, self.splitter.garbage()) {
             scribe.note(format!("what came is no record: {}", hex(garbage)));
         }
-        match self.came > MOST {
+        match came > MOST {
             true => Err(deviation("an end", format!("more than {MOST} bytes"))),
             false => Ok(()),
         }

@@ -28,6 +28,7 @@ pub(crate) struct Transcript {
     last: std::collections::VecDeque<(u32, Event)>,
     left_out: usize,
     connections: u32,
+    came: u64,
 }
 
 impl Transcript {
@@ -38,6 +39,7 @@ impl Transcript {
             last: std::collections::VecDeque::new(),
             left_out: 0,
             connections: 0,
+            came: 0,
         }
     }
 
@@ -118,6 +120,14 @@ impl Scribe {
             .transcript
             .lock()
             .unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Counts bytes that came. Returns how many those of all connections are.
+    pub(crate) fn came(&self, count: u64) -> u64 {
+        self.with(|transcript| {
+            transcript.came += count;
+            transcript.came
+        })
     }
 
     /// Something that is no record.

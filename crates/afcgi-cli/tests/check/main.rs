@@ -8,6 +8,7 @@ mod memory;
 mod mutant;
 mod request;
 mod server;
+mod tool;
 mod wire;
 
 use std::collections::BTreeSet;

@@ -211,12 +211,12 @@ mutants! {
     HangsAtEmptyRecords = "hostile/18";
 
     CutsForASlowReader = "load/1";
-    WaitsForAReader = "load/2" also ["load/5"] since "its clients do not read either until they are gone";
+    WaitsForAReader = "load/2" also ["load/4"] since "its clients do not read either until they are gone";
     HasNoPatienceInARecord = "load/3";
-    KeepsLeavers = "load/4";
-    DiesOfLeavers = "load/5";
-    TakesFewConnections = "load/6";
-    LocksUp = "load/7";
+    DiesOfLeavers = "load/4";
+    TakesFewConnections = "load/5";
+    LocksUp = "load/6";
+    KeepsLeavers = "load/7";
 
     HoardsAnswers = "memory/1";
     AllocatesWhatIsAnnounced = "memory/2";

@@ -10,10 +10,10 @@ cases! { Probe:
     "load/1" Must [53] "a client that reads a long response slowly gets all of it" slow_reader;
     "load/2" Robust [53] "a client that does not read a long response holds up no other connection" no_reader;
     "load/3" Must [53] "a web server that sends a request with pauses is answered" slow_writer;
-    "load/4" Robust [31] "clients that leave while their request is worked on hold up nobody" leavers;
-    "load/5" Robust [31] "clients that leave in the middle of a long response hold up nobody" leavers_in_response;
-    "load/6" Must [53] "16 connections at a time are served" connections;
-    "load/7" Must [53 6] "a long body and a long response at the same time do not lock each other out" both_ways;
+    "load/4" Robust [31] "clients that leave in the middle of a long response hold up nobody" leavers_in_response;
+    "load/5" Must [53] "16 connections at a time are served" connections;
+    "load/6" Must [53 6] "a long body and a long response at the same time do not lock each other out" both_ways;
+    "load/7" Robust [31] "clients that leave while their request is worked on hold up nobody" leavers;
 }
 
 async fn slow_reader(p: &Probe) -> Outcome {

@@ -122,9 +122,14 @@ async fn beside_a_slow_one(p: &Probe) -> Outcome {
     let mut talk = p.connect().await?;
     talk.send(&p.to(Route::Slow, 1)?.bytes()).await?;
     talk.answers(&p.ask(2).bytes(), 2).await?;
-    talk.nothing_for(
-        1,
-        "no answer yet to --slow, which the application takes long for",
+    let over = talk
+        .open
+        .get(&1)
+        .is_some_and(|response| response.end.is_some());
+    ensure(
+        !over,
+        "response 2 while request 1 is worked on",
+        "response 1 was over before; --slow has to take longer",
     )
 }
 

@@ -5,7 +5,10 @@ use std::collections::BTreeSet;
 use std::process::Command;
 
 use afcgi_interop::app::{App, afcgi, workspace};
+use afcgi_interop::fake::{Fake, next_request, response, values, write};
+use afcgi_interop::gateway::{Gateway, Kind};
 use afcgi_interop::php::Php;
+use afcgi_interop::wait::{SOON, eventually, free_port};
 use serde_json::Value;
 
 /// How long those may take for anything that are never late, since this machine may be busy; and those that are.
@@ -177,6 +180,46 @@ async fn php_fpm_deviates_as_documented() {
     ];
     let report = check(&[&[BRIEF, &*at(php.port()), &*script], &paths[..]].concat()).await;
     deviates(&report, &documented("PHP-FPM"));
+}
+
+/// The tool behind a web server, and before it.
+async fn web_server(kind: Kind) -> Value {
+    let app = free_port();
+    // The web server is ready when it has been answered.
+    let ready = Fake::start_at(([127, 0, 0, 1], app), async |mut socket, _| {
+        if let Some(id) = next_request(&mut socket, Some(&values(false))).await {
+            write(&mut socket, &response(id, "ready")).await;
+        }
+    });
+    let ready = ready.await;
+    let gateway = Gateway::start(kind, app).await;
+    drop(ready);
+    eventually("the port is free", SOON, || async {
+        let bound = std::net::TcpListener::bind(("127.0.0.1", app));
+        bound.map(drop).map_err(|error| error.to_string())
+    })
+    .await;
+    let (at, url) = (format!("127.0.0.1:{app}"), gateway.url("/check"));
+    check(&["--web-server", &at, "--url", &url, "--timeout=6s"]).await
+}
+
+macro_rules! web_servers {
+    ($($name:ident = $kind:ident, $heading:literal;)*) => {$(
+        #[tokio::test]
+        async fn $name() {
+            let report = web_server(Kind::$kind).await;
+            deviates(&report, &documented($heading));
+        }
+    )*};
+}
+
+web_servers! {
+    nginx_deviates_as_documented = Nginx, "nginx";
+    haproxy_deviates_as_documented = Haproxy, "HAProxy";
+    lighttpd_deviates_as_documented = Lighttpd, "lighttpd";
+    apache_deviates_as_documented = Apache, "Apache";
+    caddy_deviates_as_documented = Caddy, "Caddy";
+    the_gateway_deviates_as_documented = Afcgi, "afcgi gateway";
 }
 
 /// The same routes in PHP.

@@ -18,6 +18,8 @@ Examples:
     afcgi check 127.0.0.1:5000 --only abort,R-30,3.3/6
   What there is:
     afcgi check --list
+  A web server that passes http://127.0.0.1:8080/ on to an application at 127.0.0.1:5000, which is not running:
+    afcgi check --web-server 127.0.0.1:5000 --url http://127.0.0.1:8080/
   In CI:
     afcgi check 127.0.0.1:5000 --strict --junit report.xml
 
@@ -39,6 +41,7 @@ Exit status:
 )]
 pub struct Arguments {
     /// Where the application is, and what plain request it answers: HOST:PORT/path?query or unix:SOCKET/path?query.
+    /// With --web-server: where the tool listens.
     #[arg(value_name = "ADDR[/PATH][?QUERY]", required_unless_present = "list")]
     pub(super) target: Option<String>,
 
@@ -72,6 +75,13 @@ pub struct Arguments {
     /// The process of the application: its memory is looked at.
     #[arg(long, help_heading = "Paths for more cases")]
     pub(super) pid: Option<u32>,
+
+    /// Check a web server: play the application behind it, at ADDR, and the client before it.
+    #[arg(long, requires = "url", conflicts_with_all = ["script", "root", "param", "echo", "params", "slow", "large", "stderr", "websocket", "pid", "jobs"], help_heading = "Web servers")]
+    pub(super) web_server: bool,
+    /// What the web server passes on to ADDR: http://HOST:PORT/PATH.
+    #[arg(long, requires = "web_server", help_heading = "Web servers")]
+    pub(super) url: Option<String>,
 
     /// Only these: ids, sections, rules, levels.
     #[arg(

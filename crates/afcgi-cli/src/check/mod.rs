@@ -15,6 +15,7 @@ mod report;
 mod run;
 mod suite;
 mod transcript;
+pub mod web;
 
 use std::io::{self, IsTerminal, Write};
 use std::sync::Arc;
@@ -56,67 +57,135 @@ impl Arguments {
             only: self.only.clone(),
             skip: self.skip.clone(),
         };
-        if let Some(word) = selection.unknown(SECTIONS) {
+        let unknown = match self.web_server {
+            true => selection.unknown(web::SECTIONS),
+            false => selection.unknown(SECTIONS),
+        };
+        if let Some(word) = unknown {
+            let word = word.escape_debug();
             return Err(format!(
-                "`{}` names no case, section, rule or level; --list shows them",
-                word.escape_debug()
+                "`{word}` names no case, section, rule or level; --list shows them"
             ));
         }
         if self.list {
             print(&report::list(SECTIONS));
+            print("\nWith --web-server:\n");
+            print(&report::list(web::SECTIONS));
             return Ok(0);
         }
-        let settings = self.settings()?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build();
         let runtime = runtime.map_err(|error| error.to_string())?;
-        let code = runtime.block_on(self.against(settings, &selection));
+        let code = runtime.block_on(async {
+            match self.web_server {
+                true => self.web_server(&selection).await,
+                false => self.application(&selection).await,
+            }
+        });
         // Nothing that a case began is waited for.
         runtime.shutdown_background();
         code
     }
 
-    async fn against(&self, settings: Settings, selection: &Selection) -> Result<u8, String> {
-        let palette = Palette::new(
-            io::stdout().is_terminal()
-                && !self.json
-                && anstream::AutoStream::choice(&io::stdout()) != anstream::ColorChoice::Never,
-        );
+    async fn application(&self, selection: &Selection) -> Result<u8, String> {
+        let settings = self.settings()?;
         let peer = settings.address.to_string();
         let suite = Suite::prepare(settings).await;
         let suite =
             suite.map_err(|came| format!("{peer} does not answer a plain request: {came}"))?;
-        let about = suite.about();
-        let (mut summary, mut cases, mut junit) =
-            (Summary::default(), Vec::new(), Junit::new(self.strict));
-        if !self.json {
+        let mut show = Show::new(self, peer, suite.about());
+        run(&Arc::new(suite), selection, |done| show.tell(&done)).await;
+        show.finish()
+    }
+
+    async fn web_server(&self, selection: &Selection) -> Result<u8, String> {
+        let (address, url) = (
+            self.target.as_deref().unwrap_or_default(),
+            self.url.as_deref().unwrap_or_default(),
+        );
+        let (host, path) = web::parse_url(url)?;
+        let listener = tokio::net::TcpListener::bind(address).await;
+        let listener = listener
+            .map_err(|error| format!("cannot listen at {}: {error}", address.escape_debug()))?;
+        let place = Arc::new(web::Place {
+            listener,
+            host,
+            path,
+            limit: self.timeout,
+        });
+        let mut show = Show::new(
+            self,
+            url.to_owned(),
+            format!("before an application at {address}"),
+        );
+        web::run(&place, selection, |done| show.tell(&done)).await;
+        show.finish()
+    }
+}
+
+/// What is shown of a run.
+struct Show<'a> {
+    arguments: &'a Arguments,
+    peer: String,
+    about: String,
+    palette: Palette,
+    title: &'static str,
+    summary: Summary,
+    cases: Vec<serde_json::Value>,
+    junit: Junit,
+}
+
+impl<'a> Show<'a> {
+    fn new(arguments: &'a Arguments, peer: String, about: String) -> Self {
+        let out = io::stdout();
+        let colours =
+            out.is_terminal() && anstream::AutoStream::choice(&out) != anstream::ColorChoice::Never;
+        if !arguments.json {
             print(&format!("{peer} {about}\n"));
         }
-        let mut title = "";
-        run(&Arc::new(suite), selection, |done| {
-            summary.add(done.case.level, &done.outcome);
-            junit.add(&done);
-            if self.json {
-                cases.push(report::json_case(&done));
-                return;
-            }
-            if title != done.section.title {
-                title = done.section.title;
-                print(&format!("\n{title}\n"));
-            }
-            print(&report::lines(&done, palette, self.verbose));
-        })
-        .await;
-        match self.json {
-            true => print(&report::json(&peer, &about, &cases, summary)),
-            false => print(&format!("\n{}\n", summary.line())),
+        Self {
+            arguments,
+            peer,
+            about,
+            palette: Palette::new(colours),
+            title: "",
+            summary: Summary::default(),
+            cases: Vec::new(),
+            junit: Junit::new(arguments.strict),
         }
-        if let Some(path) = &self.junit {
-            let written = std::fs::write(path, junit.finish(&peer));
+    }
+
+    fn tell<P>(&mut self, done: &Done<P>) {
+        self.summary.add(done.case.level, &done.outcome);
+        self.junit.add(done);
+        if self.arguments.json {
+            self.cases.push(report::json_case(done));
+            return;
+        }
+        if self.title != done.section.title {
+            self.title = done.section.title;
+            print(&format!("\n{}\n", self.title));
+        }
+        print(&report::lines(done, self.palette, self.arguments.verbose));
+    }
+
+    /// The exit status.
+    fn finish(self) -> Result<u8, String> {
+        match self.arguments.json {
+            true => print(&report::json(
+                &self.peer,
+                &self.about,
+                &self.cases,
+                self.summary,
+            )),
+            false => print(&format!("\n{}\n", self.summary.line())),
+        }
+        if let Some(path) = &self.arguments.junit {
+            let written = std::fs::write(path, self.junit.finish(&self.peer));
             written.map_err(|error| format!("cannot write {}: {error}", path.display()))?;
         }
-        Ok(summary.code(self.strict))
+        Ok(self.summary.code(self.arguments.strict))
     }
 }
 

@@ -111,18 +111,31 @@ pub(crate) fn get_values(names: &[&str]) -> Vec<u8> {
     record(kind::GET_VALUES, 0, &pairs)
 }
 
+/// A name and its value.
+type Pair = (Vec<u8>, Vec<u8>);
+
 /// The pairs of some content; `None` if it holds anything else.
-pub(crate) fn pairs(mut content: &[u8]) -> Option<Vec<(Vec<u8>, Vec<u8>)>> {
+pub(crate) fn pairs(mut content: &[u8]) -> Option<Vec<Pair>> {
+    let pairs = first_pairs(&mut content);
+    content.is_empty().then_some(pairs)
+}
+
+/// The pairs at the beginning, up to what is none.
+pub(crate) fn first_pairs(content: &mut &[u8]) -> Vec<Pair> {
     let mut pairs = Vec::new();
-    while !content.is_empty() {
-        let name = take_length(&mut content)?;
-        let value = take_length(&mut content)?;
-        let (name, rest) = content.split_at_checked(name)?;
-        let (value, rest) = rest.split_at_checked(value)?;
-        pairs.push((name.to_vec(), value.to_vec()));
-        content = rest;
+    while let Some((pair, rest)) = take_pair(content) {
+        pairs.push(pair);
+        *content = rest;
     }
-    Some(pairs)
+    pairs
+}
+
+fn take_pair(mut content: &[u8]) -> Option<(Pair, &[u8])> {
+    let name = take_length(&mut content)?;
+    let value = take_length(&mut content)?;
+    let (name, rest) = content.split_at_checked(name)?;
+    let (value, rest) = rest.split_at_checked(value)?;
+    Some(((name.to_vec(), value.to_vec()), rest))
 }
 
 fn take_length(content: &mut &[u8]) -> Option<usize> {

@@ -9,6 +9,7 @@ mod mutant;
 mod request;
 mod server;
 mod tool;
+mod web;
 mod wire;
 
 use std::collections::BTreeSet;

@@ -147,10 +147,12 @@ fn the_list_has_every_case() {
             known.case
         );
     }
+    let count = crate::mutant::ALL.len();
     assert!(
-        out.ends_with(&format!("\n{} cases\n", crate::mutant::ALL.len())),
+        out.contains(&format!("\n{count} cases\n\nWith --web-server:\n")),
         "{out}"
     );
+    assert!(out.ends_with("\n36 cases\n"), "{out}");
 }
 
 #[test]
@@ -166,6 +168,12 @@ fn what_cannot_be_run_ends_with_2() {
         ),
         (&["nowhere"], "nowhere"),
         (&["127.0.0.1:1", "--param", "x"], "expected NAME=VALUE"),
+        (&["127.0.0.1:1", "--web-server"], "--url"),
+        (&["127.0.0.1:0", "--web-server", "--url", "x"], "is no URL"),
+        (
+            &["192.0.2.1:1", "--web-server", "--url", "http://a/"],
+            "cannot listen at 192.0.2.1:1",
+        ),
         (&[], "required"),
     ] {
         let output = Command::new(env!("CARGO_BIN_EXE_afcgi"))

@@ -17,6 +17,8 @@ mod roles;
 mod streams;
 mod upgrade;
 
+pub(crate) use streams::noise;
+
 use super::case::Section;
 use super::probe::Probe;
 

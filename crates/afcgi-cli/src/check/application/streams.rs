@@ -143,7 +143,7 @@ async fn late_end(p: &Probe) -> Outcome {
 }
 
 /// Bytes without a pattern.
-pub(super) fn noise(count: usize) -> Vec<u8> {
+pub(crate) fn noise(count: usize) -> Vec<u8> {
     let mut state = 0x9e37_79b9_u32;
     let next = || {
         state ^= state << 13;

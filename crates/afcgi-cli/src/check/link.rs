@@ -16,6 +16,8 @@ use crate::wire::Direction;
 const PIECE: usize = 16 * 1024;
 /// Bytes that a peer may send in a case, on all of its connections.
 const MOST: u64 = 64 << 20;
+/// What a record counts for beside its bytes: it takes as much to keep.
+const RECORD: u64 = 64;
 /// Records that wait to be looked at while something is sent.
 const WAITING: usize = 4096;
 
@@ -171,7 +173,7 @@ impl Link {
                 return Ok(());
             }
         };
-        let came = self.scribe.came(count as u64);
+        let before = self.inbox.len();
         let (inbox, scribe) = (&mut self.inbox, &self.scribe);
         let was_garbage = self.splitter.garbage().is_some();
         self.splitter.feed(&self.piece[..count], |record| {
@@ -181,6 +183,8 @@ impl Link {
         if let (false, Some(garbage)) = (was_garbage, self.splitter.garbage()) {
             scribe.note(format!("what came is no record: {}", hex(garbage)));
         }
+        let records = (self.inbox.len() - before) as u64;
+        let came = self.scribe.came(count as u64 + RECORD * records);
         match came > MOST {
             true => Err(deviation("an end", format!("more than {MOST} bytes"))),
             false => Ok(()),

@@ -3,6 +3,7 @@
 //! The server is made by hand ([`server`]), right unless it is told a fault ([`mutant`]). It runs in this process, and so do the cases.
 
 mod connection;
+mod ending;
 mod handlers;
 mod memory;
 mod mutant;

@@ -253,16 +253,16 @@ async fn one_who_sends_garbage_holds_up_nothing() {
 }
 
 /// 64 MiB at most are taken in a case.
-#[tokio::test]
-async fn one_who_never_stops_holds_up_nothing() {
-    let fake = Fake::start(async |mut socket, number| {
+async fn is_cut_off(content: usize, only: &str, count: u64) {
+    let fake = Fake::start(move |mut socket, number| async move {
         if number == 0 {
             while let Some(id) = next_request(&mut socket, None).await {
                 write(&mut socket, &response(id, "hello")).await;
             }
             return;
         }
-        let stdout = afcgi_interop::raw::record(6, 999, &[b'x'; 60_000]);
+        let record = afcgi_interop::raw::record(6, 999, &vec![b'x'; content]);
+        let stdout = record.repeat(100);
         while tokio::io::AsyncWriteExt::write_all(&mut socket, &stdout)
             .await
             .is_ok()
@@ -270,15 +270,22 @@ async fn one_who_never_stops_holds_up_nothing() {
     })
     .await;
     let address = format!("127.0.0.1:{}", fake.port());
-    let output = run(
-        &address,
-        &["--timeout", "5s", "--only", "3.3/1,3.3/13,4/10", "--json"],
-    )
-    .await;
+    let output = run(&address, &["--timeout", "60s", "--only", only, "--json"]).await;
     let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
-    assert_eq!(report["failed"], 3, "{report}");
+    assert_eq!(report["failed"], count, "{report}");
     assert!(
         text(&output.stdout).contains("more than 67108864 bytes"),
         "{report}"
     );
+}
+
+#[tokio::test]
+async fn one_who_never_stops_holds_up_nothing() {
+    is_cut_off(60_000, "3.3/1,3.3/13,4/10", 3).await;
+}
+
+/// Each takes memory by itself.
+#[tokio::test]
+async fn empty_records_count_as_well() {
+    is_cut_off(0, "4/10", 1).await;
 }

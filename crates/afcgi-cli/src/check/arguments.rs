@@ -77,9 +77,9 @@ pub struct Arguments {
     pub(super) pid: Option<u32>,
 
     /// Check a web server: play the application behind it, at ADDR, and the client before it.
-    #[arg(long, requires = "url", conflicts_with_all = ["script", "root", "param", "echo", "params", "slow", "large", "stderr", "websocket", "pid", "jobs"], help_heading = "Web servers")]
+    #[arg(long, conflicts_with_all = ["script", "root", "param", "echo", "params", "slow", "large", "stderr", "websocket", "pid", "jobs"], help_heading = "Web servers")]
     pub(super) web_server: bool,
-    /// What the web server passes on to ADDR: http://HOST:PORT/PATH.
+    /// What the web server passes on to ADDR: http://HOST:PORT/PATH. Without it you are told when to ask, and what clients get is not judged.
     #[arg(long, requires = "web_server", help_heading = "Web servers")]
     pub(super) url: Option<String>,
 

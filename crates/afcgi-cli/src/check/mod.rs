@@ -104,7 +104,10 @@ impl Arguments {
             self.target.as_deref().unwrap_or_default(),
             self.url.as_deref().unwrap_or_default(),
         );
-        let (host, path) = web::parse_url(url)?;
+        let (host, path) = match url {
+            "" => Default::default(),
+            url => web::parse_url(url)?,
+        };
         let listener = tokio::net::TcpListener::bind(address).await;
         let listener = listener
             .map_err(|error| format!("cannot listen at {}: {error}", address.escape_debug()))?;
@@ -112,7 +115,11 @@ impl Arguments {
             listener,
             host,
             path,
-            limit: self.timeout,
+            limit: match url {
+                // Somebody has to type.
+                "" => self.timeout.max(web::TYPING),
+                _ => self.timeout,
+            },
         });
         let mut show = Show::new(
             self,

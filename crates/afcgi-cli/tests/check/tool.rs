@@ -168,7 +168,6 @@ fn what_cannot_be_run_ends_with_2() {
         ),
         (&["nowhere"], "nowhere"),
         (&["127.0.0.1:1", "--param", "x"], "expected NAME=VALUE"),
-        (&["127.0.0.1:1", "--web-server"], "--url"),
         (&["127.0.0.1:0", "--web-server", "--url", "x"], "is no URL"),
         (
             &["192.0.2.1:1", "--web-server", "--url", "http://a/"],
@@ -288,4 +287,43 @@ async fn one_who_never_stops_holds_up_nothing() {
 #[tokio::test]
 async fn empty_records_count_as_well() {
     is_cut_off(0, "4/10", 1).await;
+}
+
+/// Whoever is told to ask is a web server for this test.
+#[tokio::test]
+async fn without_a_url_it_says_when_to_ask() {
+    let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_afcgi"));
+    command.args([
+        "check",
+        "--web-server",
+        "127.0.0.1:0",
+        "--only",
+        "web/4,web/9,web/31",
+        "--json",
+    ]);
+    command
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .kill_on_drop(true);
+    let mut child = command.spawn().expect("afcgi");
+    let mut lines = tokio::io::AsyncBufReadExt::lines(tokio::io::BufReader::new(
+        child.stderr.take().expect("STDERR"),
+    ));
+    while let Some(line) = lines.next_line().await.expect("text") {
+        let (_, address) = line
+            .rsplit_once(" passes on to ")
+            .unwrap_or_else(|| panic!("{line}"));
+        let mut socket = tokio::net::TcpStream::connect(address)
+            .await
+            .expect("the tool listens");
+        write(&mut socket, &afcgi_interop::raw::request(1, "/", "")).await;
+        _ = socket.read_to_end(&mut Vec::new()).await;
+    }
+    let output = child.wait_with_output().await.expect("its end");
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(
+        (&report["passed"], &report["failed"], &report["skipped"]),
+        (&1.into(), &0.into(), &2.into()),
+        "{report}"
+    );
 }

@@ -25,6 +25,9 @@ pub const SECTIONS: &[Section<Stage>] = &[
     },
 ];
 
+/// How long somebody may take to ask a URL.
+pub(crate) const TYPING: Duration = Duration::from_secs(60);
+
 /// Limits of the place that a whole case may take.
 const WHOLE: u32 = 10;
 /// How long connections of a case before are looked for.

@@ -21,7 +21,7 @@ const MOST: usize = 16 << 20;
 pub struct Place {
     /// Where the tool listens.
     pub listener: TcpListener,
-    /// `HOST:PORT` of the web server, and the path that leads to the tool.
+    /// `HOST:PORT` of the web server. Empty: somebody else asks it, each time that they are told to.
     pub host: String,
     /// The path.
     pub path: String,
@@ -38,7 +38,8 @@ pub struct Stage {
 
 /// An HTTP request that waits for its response.
 pub(crate) struct Client {
-    socket: TcpStream,
+    /// `None`: somebody else is the client.
+    socket: Option<TcpStream>,
     limit: Duration,
 }
 
@@ -120,6 +121,20 @@ impl Stage {
             host, path, limit, ..
         } = &*self.place;
         let limit = *limit;
+        if host.is_empty() {
+            if (method, rest, fields) != ("GET", "", "") {
+                return Err(skip("--url is not given, and the request is a special one"));
+            }
+            let address = self.place.listener.local_addr();
+            let address = address.map_or_else(|_| String::new(), |address| address.to_string());
+            eprintln!(
+                "afcgi check: now ask the web server for a URL that it passes on to {address}"
+            );
+            return Ok(Client {
+                socket: None,
+                limit,
+            });
+        }
         let connecting = timeout(limit, TcpStream::connect(host)).await;
         let no = |text: String| deviation("the web server takes an HTTP request", text);
         let mut socket = match connecting {
@@ -135,7 +150,10 @@ impl Stage {
         sending
             .map_err(|_| no(String::from("it does not read it")))?
             .map_err(|error| no(error.to_string()))?;
-        Ok(Client { socket, limit })
+        Ok(Client {
+            socket: Some(socket),
+            limit,
+        })
     }
 
     /// GET, without anything special.
@@ -191,8 +209,10 @@ impl Stage {
         let client = self.ask(method, rest, fields, body).await?;
         let (mut peer, request) = self.request().await?;
         peer.answer(&request, HELLO).await?;
-        client.response().await?;
-        Ok(request)
+        match client.response().await {
+            Err(failure @ Failure::Deviation { .. }) => Err(failure),
+            _ => Ok(request),
+        }
     }
 
     /// The bytes that an application sends, and what the client gets. Without an end the connection is closed behind them.
@@ -288,11 +308,14 @@ impl Peer {
 impl Client {
     /// The whole response.
     pub(crate) async fn response(mut self) -> Result<Http, Failure> {
+        let Some(socket) = &mut self.socket else {
+            return Err(skip("--url is not given: what the client gets is not seen"));
+        };
         let mut all = Vec::new();
         let reading = async {
             let mut piece = vec![0; 16 * 1024];
             while all.len() < MOST {
-                match self.socket.read(&mut piece).await {
+                match socket.read(&mut piece).await {
                     Ok(0) | Err(_) => break,
                     Ok(count) => all.extend(&piece[..count]),
                 }

@@ -49,12 +49,16 @@ impl App {
 
     /// Starts the example `filter` and waits until it listens.
     pub async fn filter() -> Self {
-        static BINARY: OnceLock<PathBuf> = OnceLock::new();
-        let mut command = Command::new(BINARY.get_or_init(|| built("filter")));
+        Self::example("filter").await
+    }
+
+    /// Starts an example that takes nothing but its address, and waits until it listens.
+    pub async fn example(name: &str) -> Self {
+        let mut command = Command::new(built(name));
         command
             .env_remove("FCGI_WEB_SERVER_ADDRS")
             .env_remove("LISTEN_FDS");
-        Self::start("filter", command).await
+        Self::start(name, command).await
     }
 
     /// Starts `afcgi demo` on a port of 127.0.0.1, for a web server that has it at the URL `public`, and waits until it listens.

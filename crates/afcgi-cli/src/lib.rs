@@ -4,6 +4,7 @@
 
 pub mod bench;
 mod capture;
+pub mod check;
 pub mod demo;
 pub mod gateway;
 pub mod generate;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use afcgi_cli::logging::{self, LogFormat};
-use afcgi_cli::{bench, demo, gateway, generate, request, spawn, tap, top};
+use afcgi_cli::{bench, check, demo, gateway, generate, request, spawn, tap, top};
 use clap::{CommandFactory, Parser, Subcommand};
 
 /// What thousands of clients had in memory goes back to the system when they have left. The allocator of glibc keeps it: it frees
@@ -22,6 +22,7 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     Bench(bench::Arguments),
+    Check(check::Arguments),
     Demo(demo::Arguments),
     Gateway(gateway::Arguments),
     Request(request::Arguments),
@@ -37,6 +38,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let (name, result) = match arguments.command {
         Command::Bench(arguments) => return ExitCode::from(arguments.run()),
+        Command::Check(arguments) => return ExitCode::from(arguments.run()),
         Command::Demo(arguments) => {
             logging::init(LogFormat::Text);
             ("demo", arguments.run(Some(gateway::embedded)))

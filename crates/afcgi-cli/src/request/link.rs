@@ -50,7 +50,8 @@ impl Clock {
     }
 }
 
-trait Socket: AsyncRead + AsyncWrite + Unpin + Send {}
+/// A byte stream both ways.
+pub(crate) trait Socket: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Socket for S {}
 
 /// An open connection.
@@ -190,7 +191,8 @@ impl Link {
     }
 }
 
-async fn connect(address: &Address) -> Result<Box<dyn Socket>, Failure> {
+/// Opens a connection.
+pub(crate) async fn connect(address: &Address) -> Result<Box<dyn Socket>, Failure> {
     let failed = |error| Failure::Connect(address.to_string(), error);
     let (host, port) = match address {
         Address::Unix(path) => {

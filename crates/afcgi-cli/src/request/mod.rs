@@ -24,10 +24,12 @@ mod websocket;
 
 pub use arguments::Arguments;
 use arguments::RoleName;
+pub(crate) use arguments::duration;
 use body::Body;
 use exchange::Plan;
-use failure::Failure;
+pub(crate) use failure::Failure;
 pub(crate) use fetch::{Fetched, Page, check, fetch};
+pub(crate) use link::{Socket, connect};
 use observer::Observer;
 use sender::Sender;
 use target::Target;
@@ -84,6 +86,40 @@ async fn run(arguments: &Arguments, observer: &mut Observer) -> Result<u8, Failu
         Some(count) => Ok(repeat::repeat(arguments, &plan, count).await),
         None => Ok(once(arguments, &plan, observer).await),
     }
+}
+
+/// Names and values, in their order.
+pub(crate) type Pairs = Vec<(Vec<u8>, Vec<u8>)>;
+
+/// Where an application is, and the parameters of a request to it as the flags of the same name say, for other tools. `path` with its query
+/// takes the place of that of the target.
+pub(crate) fn parameters(
+    target: &str,
+    path: Option<&str>,
+    script: Option<&str>,
+    root: Option<&str>,
+    param: &[String],
+) -> Result<(afcgi::Address, Pairs), Failure> {
+    let command = <Arguments as clap::Args>::augment_args(clap::Command::new("request"));
+    let mut words = vec![String::from("request")];
+    for (flag, value) in [("--script", script), ("--root", root)] {
+        words.extend(value.map(|value| format!("{flag}={value}")));
+    }
+    words.extend(param.iter().map(|pair| format!("--param={pair}")));
+    words.extend([String::from("--"), target.to_owned()]);
+    let usage = |error: clap::Error| Failure::Usage(error.to_string());
+    let matches = command.try_get_matches_from(words).map_err(usage)?;
+    let arguments =
+        <Arguments as clap::FromArgMatches>::from_arg_matches(&matches).map_err(usage)?;
+    let mut target = Target::parse(target)?;
+    if let Some(path) = path {
+        target = Target::at(target.address, path);
+    }
+    let params = params::params(&arguments, &target, None, None, None)?;
+    let pairs = params
+        .iter()
+        .map(|(name, value)| (name.as_bytes().to_vec(), value.to_vec()));
+    Ok((target.address, pairs.collect()))
 }
 
 /// What the command line asks for.

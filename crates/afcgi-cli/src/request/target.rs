@@ -52,7 +52,7 @@ impl Target {
         Err(Failure::Connect(format!("unix:{at}"), error))
     }
 
-    fn at(address: Address, rest: &str) -> Self {
+    pub(super) fn at(address: Address, rest: &str) -> Self {
         let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
         Self {
             address,

@@ -24,6 +24,11 @@ pub(crate) const KNOWN: &[(&str, &str, &[&str])] = &[
         &["its own file", "overflow", "request", "timers", "unended"],
     ),
     ("afcgi-proto", "crate::web", &["its own file", "request"]),
+    (
+        "afcgi-cli (test check)",
+        "crate",
+        &["connection", "handlers", "request", "server"],
+    ),
     ("afcgi-nginx", "crate", &["ffi", "host"]),
     (
         "afcgi-nginx",

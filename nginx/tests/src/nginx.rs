@@ -302,6 +302,17 @@ impl Nginx {
             .collect()
     }
 
+    /// The same when there are any: the master listens before it has started them.
+    pub async fn started_workers(&self) -> Vec<u32> {
+        eventually("it has workers", SOON, || async {
+            match self.workers() {
+                workers if workers.is_empty() => Err(String::from("none")),
+                workers => Ok(workers),
+            }
+        })
+        .await
+    }
+
     /// Asks for a reload, and waits until it has new workers, and the old ones accept no more clients.
     pub async fn reload(&self) {
         let before = self.workers();

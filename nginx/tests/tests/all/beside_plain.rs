@@ -372,7 +372,7 @@ async fn php_three_hundred_pools() {
     }))
     .await;
     // No connection is left in the worker.
-    let worker = nginx.workers()[0];
+    let worker = nginx.started_workers().await[0];
     eventually("the worker's sockets are closed", SOON, || async {
         drop(client());
         let open = sockets_to(worker, &php.root().replace("/www", "/"));

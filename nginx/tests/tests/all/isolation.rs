@@ -38,7 +38,7 @@ async fn connections(nginx: &Nginx) -> u64 {
 async fn slow_readers(app: App, count: usize, controlled: bool, memory: u64) {
     let nginx = unbuffered(app.port(), "").await;
     ask(&nginx, 8, 10).await;
-    let worker = nginx.workers()[0];
+    let worker = nginx.started_workers().await[0];
     let before = resident(worker);
     let mut slow = Vec::new();
     for n in 0..count {

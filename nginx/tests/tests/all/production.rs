@@ -365,7 +365,7 @@ async fn head_and_x_accel_redirect_let_the_rest_come() {
 async fn panics_end_no_worker() {
     let app = App::afcgitest(&[]).await;
     let nginx = Nginx::panicking(app.port()).await;
-    let workers = nginx.workers();
+    let workers = nginx.started_workers().await;
     let client = client();
     let mut failed = 0;
     for round in 0..40_u64 {

@@ -329,7 +329,7 @@ async fn totals_survive_a_reload_and_a_kill() {
         "they are used again: {page}"
     );
 
-    let workers = nginx.workers();
+    let workers = nginx.started_workers().await;
     let url = nginx.url("/delay?ms=20000");
     let held = tokio::spawn(async move { client().get(url).send().await.is_err() });
     shows(&client(), &nginx, &[("active", 1)]).await;

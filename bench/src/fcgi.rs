@@ -1,4 +1,4 @@
-//! The FastCGI load of the comparison: the [engine](afcgi_cli::bench::engine) of `afcgi bench` in a closed loop, on the calling thread.
+//! The FastCGI load of the comparison: the engine of `afcgi bench` in a closed loop, on the calling thread.
 //! Here a failure ends the measurement: one with a wrong answer in it is none.
 
 use std::sync::Arc;

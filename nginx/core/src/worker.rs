@@ -1,5 +1,5 @@
 //! All that a worker process has, and the entry points for requests on their fake connections.
-//! [`open`] finds and opens connections, [`events`] is what the event loop tells of them, [`counts`] is
+//! `open` finds and opens connections, `events` is what the event loop tells of them, `counts` is
 //! what operators are told.
 
 mod counts;

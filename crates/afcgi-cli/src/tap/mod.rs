@@ -1,6 +1,6 @@
 //! `afcgi tap`: shows and records what a web server and an application say to each other, whichever they are.
 //!
-//! Bytes are passed on as they come ([`forward`]), and a copy is looked at afterwards ([`observe`], [`track`]): nothing that is wrong with them
+//! Bytes are passed on as they come (`forward`), and a copy is looked at afterwards (`observe`, `track`): nothing that is wrong with them
 //! stops them. `docs/tools.md` tells how to use it.
 
 mod arguments;

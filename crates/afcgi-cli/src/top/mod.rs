@@ -1,7 +1,7 @@
 //! `afcgi top`: what the nginx module, a gateway or PHP-FPM does, as a live view, once, or for Prometheus.
 //!
-//! [`source`] asks for a status page and [`page`] recognises it; [`history`] makes rates of two samples. [`once`], [`live`] and
-//! [`export`] are the three ways to show them. Sources may be hostile: answers are bounded, and so is what is kept of them.
+//! `source` asks for a status page and `page` recognises it; `history` makes rates of two samples. `once`, `live` and
+//! `export` are the three ways to show them. Sources may be hostile: answers are bounded, and so is what is kept of them.
 
 mod arguments;
 mod draw;

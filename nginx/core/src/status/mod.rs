@@ -1,6 +1,6 @@
 //! What the module counts, for all worker processes together: the numbers of `fastcgi_multiplex_status`.
 //!
-//! [`table`] is where they are, in memory that the worker processes share, and [`render`] is how they
+//! `table` is where they are, in memory that the worker processes share, and `render` is how they
 //! are shown. Each worker writes to entries of its own, so nobody waits for anybody; whoever renders
 //! adds them up by address. Nothing in this folder knows of nginx.
 

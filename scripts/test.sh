@@ -63,7 +63,8 @@ step tests cargo test --locked --quiet --no-fail-fast "${others[@]}" --exclude a
 # Hundreds of megabytes go through an optimised afcgitest.
 step afcgitest cargo build --locked --quiet --release --bin afcgitest
 step nginx env AFCGITEST="$root/target/release/afcgitest" cargo test --locked --quiet --no-fail-fast -p afcgi-nginx-tests
-step peers cargo test --locked --quiet --no-fail-fast -p afcgi-interop
+# They wait more than they compute.
+step peers env RUST_TEST_THREADS=4 cargo test --locked --quiet --no-fail-fast -p afcgi-interop
 step chaos cargo test --locked --quiet --no-fail-fast -p afcgi-chaos
 
 printf '\n'

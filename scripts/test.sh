@@ -59,11 +59,11 @@ step docs env RUSTDOCFLAGS='-D warnings' cargo doc --locked --quiet "${others[@]
 step lints-nginx against_nginx cargo clippy --locked --quiet -p afcgi-nginx --all-targets -- -D warnings
 # It is no library to use: its documentation is for those who work on it.
 step docs-nginx against_nginx env RUSTDOCFLAGS='-D warnings -A rustdoc::private-intra-doc-links' cargo doc --locked --quiet -p afcgi-nginx --no-deps --document-private-items
-# They wait more than they compute.
-step tests env RUST_TEST_THREADS=4 cargo test --locked --quiet --no-fail-fast "${others[@]}" --exclude afcgi-interop --exclude afcgi-nginx-tests --exclude afcgi-chaos
+step tests cargo test --locked --quiet --no-fail-fast "${others[@]}" --exclude afcgi-interop --exclude afcgi-nginx-tests --exclude afcgi-chaos
 # Hundreds of megabytes go through an optimised afcgitest.
 step afcgitest cargo build --locked --quiet --release --bin afcgitest
 step nginx env AFCGITEST="$root/target/release/afcgitest" cargo test --locked --quiet --no-fail-fast -p afcgi-nginx-tests
+# They wait more than they compute.
 step peers env RUST_TEST_THREADS=4 cargo test --locked --quiet --no-fail-fast -p afcgi-interop
 step chaos cargo test --locked --quiet --no-fail-fast -p afcgi-chaos
 

@@ -151,7 +151,8 @@ impl<M: Clone, P, R> Pool<M, P, R> {
     }
 
     /// Whether any connection is open or being opened, or a request waits.
-    pub fn is_used(&self) -> bool {
+    #[cfg(test)]
+    fn is_used(&self) -> bool {
         self.queues.len() > 0 || self.members.all().next().is_some()
     }
 

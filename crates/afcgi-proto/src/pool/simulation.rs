@@ -377,7 +377,7 @@ impl World {
             .filter(|it| it.kind != Kind::Shared && !it.retired)
             .count();
         assert!(singles <= config.singles, "single connections");
-        assert!(pool.members.idle().len() <= config.idle.max(counts.idle));
+        assert!(pool.members.idle().len() <= config.idle, "kept too many");
         // Whoever waits is in the queue once, and nobody else is.
         let mut waiting = 0;
         for (wants, at) in self.requests.values() {
@@ -387,7 +387,9 @@ impl World {
             };
             let line = &lines.0[number];
             assert!(line.requests.len() <= line.room);
-            let _ = wants;
+            // What may not share does not.
+            let shares = !wants.single && (!wants.body || line.controlled);
+            assert!(shares || line.kind != Kind::Shared, "{wants:?} on {line:?}");
         }
         assert_eq!(waiting, pool.waiting());
         for line in lines.0.values() {

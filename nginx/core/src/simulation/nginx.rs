@@ -230,8 +230,7 @@ impl FakeConnection for Fake {
         false
     }
 
-    fn log(&self, level: Level, errno: i32, text: &str) {
-        let _ = errno;
+    fn log(&self, level: Level, _: i32, text: &str) {
         Simulated::line(level, text);
     }
 }
